@@ -1,0 +1,42 @@
+# Needs python3 (3.11 to 3.13) and make; everything else goes into .venv. See tools/bootstrap.py.
+# Another Python: make clean, then make PYTHON=python3.13 test.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv/bin
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint lock clean env-run env-test
+
+help: ## this list
+	@echo "make <what>, where <what> is one of"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  %-6s %s\n' "$$name" "$$text"; done
+
+demo: env-run ## set up, then run a whole campaign against the sandbox: nothing leaves this machine
+	@$(VENV)/python tools/demo.py
+
+test: env-test ## set up, then run the tests (PYTEST_ARGS="-k pace" for some of them)
+	@$(VENV)/python -m pytest $(PYTEST_ARGS)
+
+check: lint test ## lint, then test: what must pass before a change goes in
+
+lint: env-test ## ruff and mypy
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+
+lock: ## pin the dependencies of pyproject.toml anew (LOCK_ARGS="--upgrade" for the newest versions)
+	@PYTHON="$(PYTHON)" tools/lock.sh $(LOCK_ARGS)
+
+clean: ## remove .venv and caches; reports/ stays, for its ledger knows who was sent what
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env-run:
+	@$(PYTHON) tools/bootstrap.py run
+
+env-test:
+	@$(PYTHON) tools/bootstrap.py test

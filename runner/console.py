@@ -1,0 +1,190 @@
+"""What the commands say on a terminal: plain aligned text, made from plans, views and reports. No decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from runner.ledger.base import Recovered, Sample, StatusView
+from runner.mending import mend
+from runner.model import SkipReason, Status
+from runner.moments import iso_text
+from runner.plan import Plan
+from runner.run import SendReport
+from runner.units import duration_text
+
+WIDTH = 80
+SHOWN = 20  # rows named one by one before the rest is counted
+
+
+def words(status: Status | str) -> str:
+    """`not sent` for not_sent."""
+    return str(status).replace("_", " ")
+
+
+def table(rows: Iterable[Sequence[str]], indent: str = "  ") -> Iterator[str]:
+    """Columns as wide as their longest cell; numbers to the right."""
+    cells = [list(row) for row in rows]
+    if not cells:
+        return
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        parts = [
+            cell.rjust(width) if cell.replace(",", "").isdigit() else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        yield (indent + "  ".join(parts)).rstrip()
+
+
+def plan_lines(plan: Plan, now: float | None = None) -> Iterator[str]:
+    """What `campaign plan` prints."""
+    now = time.time() if now is None else now
+    difference = plan.difference
+    practice = " (sandbox: nobody receives anything)" if plan.sandbox else ""
+    yield f"Campaign {plan.campaign} through {plan.provider}{practice}"
+    yield f"Audience {plan.audience}"
+    yield ""
+    rows = [("to send", f"{difference.to_send:,}", "")]
+    if difference.resent:
+        rows.append(("  of these tried before", f"{difference.resent:,}", "certainly not sent then"))
+    for status, n in sorted(difference.settled.items()):
+        note = (
+            f"{difference.changed:,} would now get something else"
+            if status is Status.ACCEPTED and difference.changed
+            else ""
+        )
+        rows.append((f"already {words(status)}", f"{n:,}", note))
+    for reason, n in difference.skipped.items():
+        rows.append((f"skipped: {words(reason)}", f"{n:,}", ""))
+    rows.append(("rows in the file", f"{difference.rows:,}", ""))
+    yield from table(rows)
+    if difference.gone:
+        yield "  no longer in the file: " + ", ".join(f"{n:,} {words(s)}" for s, n in sorted(difference.gone.items()))
+    if difference.countries:
+        yield ""
+        shown = list(difference.countries.items())[:8]
+        more = len(difference.countries) - len(shown)
+        yield (
+            "Countries  "
+            + ", ".join(f"{country or '?'} {n:,}" for country, n in shown)
+            + (f", {more} more" if more > 0 else "")
+        )
+    yield f"Pace       {plan.pace_text()}"
+    if difference.to_send:
+        yield f"Finished   {plan.finish_text(now)} at the earliest"
+    yield f"Plan       {plan.hash}"
+    for warning in plan.warnings(now):
+        yield f"Note       {warning}"
+
+
+def question(plan: Plan) -> str:
+    """What is asked before sending."""
+    n = plan.difference.to_send
+    people = "1 message" if n == 1 else f"{n:,} messages"
+    where = "the sandbox" if plan.sandbox else plan.provider
+    return (
+        f"Send {people} through {where} ({plan.pace_text()}; finished {plan.finish_text(time.time())} at the earliest)?"
+    )
+
+
+def recovered_lines(recovered: Recovered) -> Iterator[str]:
+    """What was found of a run that died."""
+    if recovered.unknown:
+        yield (
+            f"An earlier run ended without a word: {recovered.unknown:,} messages were on the way and are unknown now "
+            "(they may have been sent, and are not sent again)."
+        )
+
+
+def skipped_lines(samples: Iterable[Sample], total: int, phone_column: str, *, everything: bool) -> Iterator[str]:
+    """The rows that are skipped: row, column, value, rule, fix."""
+    shown = 0
+    hints: dict[str, str] = {}
+    for sample in samples:
+        if sample.reason in {SkipReason.FILTERED, SkipReason.SUPPRESSED}:
+            continue
+        if not everything and shown >= SHOWN:
+            break
+        shown += 1
+        hints.setdefault(sample.reason, mend(sample.reason))
+        place = f'"{phone_column}" {sample.raw_phone!r}'
+        yield f"  row {sample.row}, {place}: {sample.reason}" + (f": {sample.detail}" if sample.detail else "")
+    if not everything and total > shown:
+        yield f"  ... and {total - shown:,} more (--all shows them)"
+    for reason, hint in hints.items():
+        yield f"  {reason}: {hint}"
+
+
+def sample_lines(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
+    """Messages as they will look, each once."""
+    seen: set[int] = set()
+    titles = {"first": "", "longest": "the longest", "shortest": "the shortest", "unusual": "unusual characters"}
+    for kind, title in titles.items():
+        for sample in samples.get(kind, ()):
+            if sample.row in seen:
+                continue
+            seen.add(sample.row)
+            yield ""
+            yield (
+                f"row {sample.row} to {sample.phone}"
+                + (f" ({title})" if title else "")
+                + f", {len(sample.caption)} characters"
+            )
+            yield f"  [{sample.image}]"
+            for line in sample.caption.splitlines() or [""]:
+                yield f"  {line}"
+
+
+def send_lines(report: SendReport, path: str) -> Iterator[str]:
+    """What `campaign send` says at the end."""
+    counts = report.counts
+    if report.ending.word == "nothing":
+        yield "Nothing to send: everybody in the file is settled."
+    else:
+        yield f"{report.attempted:,} messages in {duration_text(report.elapsed)}" + (
+            f": {report.ending.why}" if report.ending.why else ""
+        )
+    yield from count_lines(counts.by_status)
+    if report.written is not None:
+        for name in sorted(report.written.paths):
+            yield f"  {report.written.paths[name]}"
+        for disagreement in report.written.totals.disagreements:
+            yield f"The totals do not reconcile: {disagreement}"
+    waiting = counts[Status.PENDING] + counts[Status.RETRY_WAIT] + counts[Status.CLAIMED]
+    if waiting:
+        yield f"{waiting:,} are still to be sent. Go on with: campaign send {path}"
+    if counts[Status.UNKNOWN]:
+        yield f"{counts[Status.UNKNOWN]:,} are unknown: they may or may not have been sent, and are not sent again by themselves."
+    if report.ending.error is not None:
+        yield str(report.ending.error)
+
+
+def count_lines(counts: Mapping[Status, int]) -> Iterator[str]:
+    """Rows by status."""
+    rows = [(words(status), f"{counts[status]:,}") for status in Status if counts.get(status)]
+    rows.append(("rows", f"{sum(counts.values()):,}"))
+    yield from table(rows)
+
+
+def status_lines(view: StatusView, now_us: int) -> Iterator[str]:
+    """What `campaign status NAME` prints."""
+    campaign = view.campaign
+    run = view.last_run
+    yield f"Campaign {campaign.name} through {campaign.provider} ({campaign.state}), planned {iso_text(campaign.planned_at)}"
+    rate = campaign.settings.get("rate")
+    yield f"  pace {' and '.join(map(str, rate)) if isinstance(rate, list) and rate else 'no limit'}"
+    if run is not None:
+        state = (
+            f"ended {iso_text(run.finished_at)} ({run.ending})"
+            if run.finished_at
+            else "running, or ended without a word"
+        )
+        yield f"  last run {iso_text(run.started_at)} by {run.owner}: {state}"
+    yield from count_lines(view.counts.by_status)
+    for (status, reason), n in sorted(view.counts.by_reason.items()):
+        yield f"  {words(status)}: {reason} {n:,}"
+    if view.oldest_in_flight:
+        yield f"  oldest in flight: {duration_text((now_us - view.oldest_in_flight) / 1e6)}"
+    if view.counts[Status.UNKNOWN]:
+        yield f"  {view.counts[Status.UNKNOWN]:,} unknown: see results.csv; to send them again after all:"
+        yield f"  campaign retry {campaign.name} --unknown"

@@ -1,0 +1,330 @@
+"""The loop: claim, wait, make the intent durable, send, read, record. One run of one campaign on one event loop.
+
+The order for each message, and why:
+1. claim, in small batches: nothing but a few hundred rows is ever in memory;
+2. a turn at the pace gate, and only then
+3. the intent, durable in the ledger (group commit), so that every request the provider sees has its attempt on disk;
+4. the exact moment, 5. the request, 6. the outcome, recorded with the next batch.
+A worker waits for one commit a message; its outcome is durable before its next intent is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+
+from runner.errors import CampaignError, LedgerError, StoppedError
+from runner.ledger.base import Claim, Finish, Intent
+from runner.model import Lost, Message, Outcome, Reply, Request, Status, Verdict
+from runner.pace import Pace, Slot
+from runner.progress import Progress
+from runner.recorder import Recorder
+from runner.retry import RetryPolicy, decide
+from runner.transport import Transport
+
+CLAIM_AT_MOST = 256  # rows held at once beyond those in flight (measured: larger batches are no faster)
+POLL_SECONDS = 0.5  # how soon a pause, cancel or deadline is noticed while nothing else happens
+LONGEST_RETRY_AFTER = 3600.0  # a provider that asks for more is better continued by a person
+COOL_DOWNS_IN_A_ROW = 12  # about eight minutes of nothing but refusals of the whole sender
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What one run is to do. Times in microseconds since the epoch."""
+
+    concurrency: int
+    policy: RetryPolicy
+    deadline: int | None = None
+    limit: int | None = None  # attempt at most so many recipients
+    only: Sequence[str] | None = None  # these numbers only
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: finished | limit | drained | paused | cancelled | expired | stopped | failed, and why."""
+
+    word: str
+    why: str = ""
+    error: CampaignError | None = None
+
+
+@dataclass(slots=True)
+class _Flight:
+    """What the workers share."""
+
+    begun: int = 0
+    held: int = 0  # claimed by this run, not settled yet
+    waiting: set[asyncio.Task[None]] = field(default_factory=set)  # workers that have written nothing yet
+    sending: set[asyncio.Task[None]] = field(default_factory=set)
+    spare: list[int] = field(default_factory=list)  # claimed ids to give back
+
+
+class Engine:
+    """Runs once. `build` and `read` are the provider's pure functions with its settings already in."""
+
+    def __init__(
+        self,
+        *,
+        recorder: Recorder,
+        transport: Transport,
+        build: Callable[[Message], Request],
+        read: Callable[[Reply], Outcome],
+        pace: Pace,
+        progress: Progress,
+        orders: Orders,
+        clock: Callable[[], int],
+        random: Callable[[], float],
+    ) -> None:
+        self._recorder = recorder
+        self._transport = transport
+        self._build = build
+        self._read = read
+        self._pace = pace
+        self._progress = progress
+        self._orders = orders
+        self._clock = clock
+        self._random = random
+        self._ending: Ending | None = None
+        self._queue: asyncio.Queue[Claim | None] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._flight = _Flight()
+        self._low = min(
+            CLAIM_AT_MOST // 2, max(orders.concurrency, 4)
+        )  # refill when fewer than this are left in the queue
+        self._side_tasks: set[asyncio.Task[None]] = set()
+
+    # --- from outside ---------------------------------------------------------------------------------------------------
+
+    def drain(self, word: str = "drained", why: str = "", error: CampaignError | None = None) -> None:
+        """Begin nothing new; what is on the wire is waited for. The first reason given is the run's ending."""
+        if self._ending is None:
+            self._ending = Ending(word, why, error)
+            for task in self._flight.waiting:
+                task.cancel()
+            self._changed.set()
+
+    def abort(self) -> None:
+        """Stop at once: what is on the wire becomes unknown."""
+        self.drain()
+        for task in self._flight.sending:
+            task.cancel()
+
+    async def run(self) -> Ending:
+        """Send until nothing is left, or something ends the run. Everything is durable when it returns."""
+        self._recorder.start(self._ledger_failed)
+        workers = [asyncio.create_task(self._work(), name=f"worker-{i}") for i in range(self._orders.concurrency)]
+        watch = asyncio.create_task(self._watch(), name="watch")
+        try:
+            await self._feed()
+        except LedgerError as error:
+            self._ledger_failed(error)
+        finally:
+            for _ in workers:
+                self._queue.put_nowait(None)
+            results = await asyncio.gather(*workers, return_exceptions=True)
+            watch.cancel()
+            await asyncio.gather(watch, *self._side_tasks, return_exceptions=True)
+            await self._give_back()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return self._ending or Ending("finished")
+
+    # --- feeding ----------------------------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Keep the queue filled until nobody waits any more."""
+        batch = 2 * self._low
+        while self._ending is None:
+            self._changed.clear()
+            if self._queue.qsize() >= self._low:
+                await self._changed.wait()
+                continue
+            wanted = batch
+            if self._orders.limit is not None:
+                wanted = min(wanted, self._orders.limit - self._flight.begun - self._flight.held)
+                if wanted <= 0:
+                    if self._flight.held == 0:
+                        self._ending = Ending("limit")
+                        return
+                    await self._changed.wait()
+                    continue
+            claims = await self._recorder.claim(wanted, self._clock(), self._orders.only)
+            self._flight.held += len(claims)
+            for claim in claims:
+                self._queue.put_nowait(claim)
+            if not claims and await self._nothing_left():
+                return
+
+    async def _nothing_left(self) -> bool:
+        """Nothing to claim just now. Wait for a retry to fall due or for a message in flight; True when there is neither."""
+        await self._recorder.flush()
+        due = await self._recorder.next_due(self._orders.only)
+        if due is None:
+            if self._flight.held == 0:
+                return True
+            await self._changed.wait()
+            return False
+        wait = min(max((due - self._clock()) / 1e6, 0.01), POLL_SECONDS * 4)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), wait)
+        return False
+
+    # --- one message --------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it always runs in a task
+        while (claim := await self._queue.get()) is not None:
+            if self._ending is not None:
+                self._flight.spare.append(claim.id)
+                continue
+            try:
+                await self._deliver(claim, task)
+            except CampaignError as error:
+                self.drain("failed", str(error), error)
+            finally:
+                self._flight.held -= 1
+                if self._queue.qsize() < self._low:
+                    self._changed.set()
+
+    async def _deliver(self, claim: Claim, task: asyncio.Task[None]) -> None:
+        request = self._build(claim.message)
+        if hashlib.sha256(request.body).digest() != claim.payload:
+            raise StoppedError(
+                f"the message for row id {claim.id} is not the one that was planned; nothing was sent to it. "
+                "Plan again: run `campaign plan` and `campaign send`"
+            )
+        slot = await self._turn(claim, task)
+        if slot is None:
+            self._flight.spare.append(claim.id)
+            return
+        started = self._clock()
+        try:
+            refusal = await self._recorder.begin(Intent(claim, started))
+        except BaseException:
+            slot.drop()
+            raise
+        if refusal is not None:
+            slot.drop()
+            self._refused(refusal)
+            return
+        self._flight.begun += 1
+        self._progress.begun()
+        outcome = await self._exchange(request, slot, task)
+        self._settle(claim, outcome)
+
+    async def _turn(self, claim: Claim, task: asyncio.Task[None]) -> Slot | None:
+        """A turn at the pace gate; None when the run is ending. The only place where a worker may be cancelled unsent."""
+        self._flight.waiting.add(task)
+        try:
+            slot = await self._pace.reserve()
+        except asyncio.CancelledError:
+            return None
+        finally:
+            self._flight.waiting.discard(task)
+        if self._past_deadline():
+            self.drain("expired", "the deadline has passed")
+        if self._ending is not None:
+            slot.drop()
+            return None
+        return slot
+
+    async def _exchange(self, request: Request, slot: Slot, task: asyncio.Task[None]) -> Outcome:
+        ready = await slot.ready()
+        if ready and self._ending is not None:
+            slot.drop()
+        if not ready or self._ending is not None:
+            return Outcome(Verdict.NOT_SENT, "held_back", detail="the sender was told to wait", throttled=True)
+        self._flight.sending.add(task)
+        try:
+            reply = await self._transport.send(request, slot.sent)
+        finally:
+            self._flight.sending.discard(task)
+            slot.answered()
+        if isinstance(reply, Lost):
+            verdict = Verdict.UNKNOWN if reply.sent else Verdict.NOT_SENT
+            return Outcome(verdict, reply.kind, detail=reply.detail, stop=reply.stop)
+        return self._read(reply)
+
+    def _settle(self, claim: Claim, outcome: Outcome) -> None:
+        """Record the outcome, and what it means for the sender as a whole."""
+        now = self._clock()
+        attempt = claim.attempts + 1
+        decision = decide(outcome, attempt, self._orders.policy, self._random)
+        if outcome.verdict is Verdict.NOT_SENT and outcome.reason != "held_back" and not outcome.stop:
+            self._cool_down(outcome)
+        elif outcome.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}:
+            self._pace.reached()
+        self._recorder.finish(
+            Finish(
+                claim.id, attempt, outcome, decision.status, now, now + int(decision.wait * 1e6) if decision.wait else 0
+            )
+        )
+        self._progress.settled(decision.status)
+        if outcome.stop:
+            self.drain("stopped", outcome.stop)
+
+    def _cool_down(self, outcome: Outcome) -> None:
+        """A refusal of the sender as a whole (429), or a provider that cannot be reached: everybody waits."""
+        if outcome.retry_after is not None and outcome.retry_after > LONGEST_RETRY_AFTER:
+            self.drain("stopped", f"the provider asks to wait {outcome.retry_after:.0f} s")
+            return
+        seconds = self._pace.cool_down(outcome.retry_after)
+        words = "told to slow down" if outcome.throttled else outcome.detail or outcome.reason
+        self._progress.note(f"{words}: waiting {math.ceil(seconds)} s")
+        if outcome.throttled:
+            until = self._clock() + int(seconds * 1e6)
+            self._aside(self._recorder.pause_sender(until))
+        if self._pace.cool_downs_in_a_row > COOL_DOWNS_IN_A_ROW:
+            self.drain("stopped", f"{words}, {COOL_DOWNS_IN_A_ROW} times in a row")
+
+    def _aside(self, call: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(call)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_tasks.discard)
+
+    def _refused(self, why: str) -> None:
+        if why == "suppressed":
+            self._progress.settled(Status.SKIPPED)
+        else:
+            self.drain(why, f"the campaign was {why} from another terminal")
+
+    # --- watching -----------------------------------------------------------------------------------------------------------
+
+    def _past_deadline(self) -> bool:
+        return self._orders.deadline is not None and self._clock() >= self._orders.deadline
+
+    async def _watch(self) -> None:
+        """Notice what nobody announces: the deadline, and a pause or cancel while all workers wait for their turn."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            if self._past_deadline():
+                self.drain("expired", "the deadline has passed")
+            try:
+                state = await self._recorder.campaign_state()
+            except LedgerError:
+                continue  # a passing fault; a lasting one stops the next intent
+            if state != "open":
+                self.drain(state, f"the campaign was {state} from another terminal")
+
+    def _ledger_failed(self, error: BaseException) -> None:
+        wrapped = (
+            error if isinstance(error, CampaignError) else LedgerError(f"the ledger failed: {type(error).__name__}")
+        )
+        self.drain("failed", str(wrapped), wrapped)
+
+    async def _give_back(self) -> None:
+        """Claimed rows that nobody began are pending again."""
+        while not self._queue.empty():
+            claim = self._queue.get_nowait()
+            if claim is not None:
+                self._flight.spare.append(claim.id)
+        try:
+            await self._recorder.release(self._flight.spare)
+        except LedgerError as error:
+            self._ledger_failed(error)  # the next run finds them claimed by a dead owner and releases them

@@ -1,0 +1,99 @@
+"""A staged plan becomes the campaign's plan: one transaction, after which every input row has its row in the ledger.
+
+What was ever attempted keeps its status, its attempts and its frozen message; only its place in the file is renewed.
+What was merely waiting takes the new message, for that is what the person saw and confirmed.
+"""
+
+from __future__ import annotations
+
+import orjson
+from sqlalchemy import Connection, text
+
+from runner.ledger.base import CampaignDraft
+
+_WAITING = "('pending', 'claimed', 'retry_wait')"
+
+_RENEW = (
+    # Forget the places in the old file, and the skipped rows: both follow from the new one.
+    "UPDATE recipients SET position = NULL, row = NULL WHERE campaign_id = :c",
+    "DELETE FROM messages WHERE id IN (SELECT id FROM recipients WHERE campaign_id = :c AND status = 'skipped')",
+    "DELETE FROM recipients WHERE campaign_id = :c AND status = 'skipped'",
+    # Known recipients: their new place, and the audience's own values.
+    "UPDATE recipients SET position = (SELECT x.position FROM matched x WHERE x.id = recipients.id), "
+    "row = (SELECT s.row FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = recipients.id) "
+    "WHERE campaign_id = :c",
+    "UPDATE messages SET (own, raw_phone) = (SELECT s.own, s.raw_phone FROM matched x JOIN staged s ON s.position = x.position "
+    "WHERE x.id = messages.id) WHERE id IN (SELECT id FROM matched WHERE position IS NOT NULL)",
+    # Waiting recipients: the message as planned now.
+    "UPDATE messages SET (image, caption, scheduled_at, payload) = (SELECT s.image, s.caption, s.scheduled_at, s.payload "
+    "FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = messages.id) WHERE id IN ("
+    "SELECT r.id FROM matched x JOIN staged s ON s.position = x.position JOIN recipients r ON r.id = x.id "
+    f"WHERE s.reason = '' AND r.status IN {_WAITING})",
+    # Waiting recipients whose row is now skipped: attempted ones were certainly not sent, the others were never touched.
+    "UPDATE recipients SET status = CASE WHEN attempts = 0 THEN 'skipped' ELSE 'not_sent' END, "
+    "reason = (SELECT s.reason FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = recipients.id), "
+    "detail = (SELECT s.detail FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = recipients.id) "
+    f"WHERE campaign_id = :c AND status IN {_WAITING} AND id IN "
+    "(SELECT x.id FROM matched x JOIN staged s ON s.position = x.position WHERE s.reason <> '')",
+    # Waiting recipients who are gone from the file: never attempted -> forgotten; attempted -> not sent, and kept.
+    "UPDATE recipients SET status = 'not_sent', reason = 'withdrawn', detail = 'the row is no longer in the audience' "
+    f"WHERE campaign_id = :c AND position IS NULL AND attempts > 0 AND status IN {_WAITING}",
+    "DELETE FROM messages WHERE id IN (SELECT id FROM recipients WHERE campaign_id = :c AND position IS NULL "
+    f"AND attempts = 0 AND status IN {_WAITING})",
+    f"DELETE FROM recipients WHERE campaign_id = :c AND position IS NULL AND attempts = 0 AND status IN {_WAITING}",
+    # Campaign-wide suppressions follow the files named in the campaign.
+    "DELETE FROM suppressions WHERE campaign_id = :c",
+)
+
+_NEW = "NOT EXISTS (SELECT 1 FROM matched x WHERE x.position = s.position)"
+_INSERT = (
+    "INSERT INTO recipients (id, campaign_id, position, row, phone, status, reason, detail) "
+    "SELECT :base + s.position, :c, s.position, s.row, s.phone, "
+    "CASE WHEN s.reason = '' THEN 'pending' ELSE 'skipped' END, s.reason, s.detail "
+    f"FROM staged s WHERE {_NEW} ORDER BY s.position",
+    "INSERT INTO messages (id, raw_phone, country, image, caption, scheduled_at, payload, own) "
+    "SELECT :base + s.position, s.raw_phone, s.country, s.image, s.caption, s.scheduled_at, s.payload, s.own "
+    f"FROM staged s WHERE {_NEW} ORDER BY s.position",
+    "INSERT INTO suppressions (phone, campaign_id, source, added_at) SELECT phone, :c, source, :now FROM staged_suppressions",
+)
+
+
+def adopt(connection: Connection, draft: CampaignDraft, now: int) -> int:
+    """Write the staged plan into the ledger. Returns the campaign's id. The campaign is open afterwards."""
+    connection.commit()  # the temporary tables are full; what follows is one transaction of its own
+    connection.execution_options(immediate=True)  # SQLite: take the write lock at the start, never half way
+    sender_id = connection.execute(
+        text(
+            "INSERT INTO senders (fingerprint, provider) VALUES (:fingerprint, :provider) "
+            "ON CONFLICT (fingerprint) DO UPDATE SET provider = excluded.provider RETURNING id"
+        ),
+        {"fingerprint": draft.sender, "provider": draft.provider},
+    ).scalar_one()
+    campaign_id = int(
+        connection.execute(
+            text(
+                "INSERT INTO campaigns (name, provider, sender_id, state, columns, phone_column, settings, plan_hash, planned_at) "
+                "VALUES (:name, :provider, :sender, 'open', :columns, :phone_column, :settings, :hash, :now) "
+                "ON CONFLICT (name) DO UPDATE SET provider = excluded.provider, sender_id = excluded.sender_id, state = 'open', "
+                "columns = excluded.columns, phone_column = excluded.phone_column, settings = excluded.settings, "
+                "plan_hash = excluded.plan_hash, planned_at = excluded.planned_at RETURNING id"
+            ),
+            {
+                "name": draft.name,
+                "provider": draft.provider,
+                "sender": sender_id,
+                "columns": orjson.dumps(draft.columns).decode(),
+                "phone_column": draft.phone_column,
+                "settings": orjson.dumps(draft.settings).decode(),
+                "hash": draft.plan_hash,
+                "now": now,
+            },
+        ).scalar_one()
+    )
+    for statement in _RENEW:
+        connection.execute(text(statement), {"c": campaign_id})
+    base = connection.execute(text("SELECT coalesce(max(id), 0) + 1 FROM recipients")).scalar_one()
+    for statement in _INSERT:
+        connection.execute(text(statement), {"c": campaign_id, "base": base, "now": now})
+    connection.commit()
+    return campaign_id

@@ -1,0 +1,227 @@
+"""A plan in the making: the audience beside the ledger, in temporary tables of one connection.
+
+Every command that looks at a plan goes this way (check, preview, plan, send), so that what was previewed is what goes out.
+Only `adopt` writes to the ledger, in one transaction. Duplicates and suppressions are settled by the database, which keeps
+memory fixed whatever the audience's size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from sqlalchemy import Connection, text
+
+from runner.ledger.base import Difference, PlannedRow, Sample
+from runner.ledger.schema import staged, staging_metadata
+from runner.model import Status
+
+_INSERT = staged.insert()
+_SAMPLE = "SELECT row, phone, raw_phone, reason, detail, image, caption FROM staged "
+
+
+class Staging:
+    """The temporary tables, and the questions asked of them. Use as a context manager (`ledger.stage()`)."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        staging_metadata.create_all(connection, checkfirst=False)
+
+    def add(self, rows: Sequence[PlannedRow]) -> None:
+        """Stage one batch of rows."""
+        self._connection.execute(_INSERT, [_values(row) for row in rows])
+
+    def suppress(self, numbers: Iterable[str], source: str) -> int:
+        """Numbers that must not be written to, from one suppression file. Returns how many were added."""
+        batch = [{"phone": number, "source": source} for number in numbers]
+        if batch:
+            self._connection.execute(
+                text("INSERT INTO staged_suppressions (phone, source) VALUES (:phone, :source) ON CONFLICT DO NOTHING"),
+                batch,
+            )
+        return len(batch)
+
+    def settle(self, campaign: str, duplicates: Literal["first", "last", "error"]) -> None:
+        """When all rows are in: mark suppressed and duplicate rows, find each row's counterpart in the ledger."""
+        run = self._connection.execute
+        run(text("CREATE INDEX temp.ix_staged_phone ON staged (phone)" if self._sqlite else _PG_INDEX))
+        run(
+            text(
+                "UPDATE staged SET reason = 'suppressed', detail = coalesce("
+                "(SELECT source FROM staged_suppressions x WHERE x.phone = staged.phone),"
+                "(SELECT source FROM suppressions y WHERE y.phone = staged.phone AND y.campaign_id = 0)) "
+                "WHERE reason = '' AND (phone IN (SELECT phone FROM staged_suppressions) "
+                "OR phone IN (SELECT phone FROM suppressions WHERE campaign_id = 0))"
+            )
+        )
+        # Safe while the statement itself changes `reason`: the row that wins (the first or the last one) never changes.
+        before, order = ("<", "ASC") if duplicates != "last" else (">", "DESC")
+        run(
+            text(
+                "UPDATE staged SET reason = 'duplicate', detail = 'the same number as row ' || ("
+                f"SELECT w.row FROM staged w WHERE w.phone = staged.phone AND w.reason = '' ORDER BY w.position {order} LIMIT 1"
+                ") WHERE reason = '' AND EXISTS (SELECT 1 FROM staged w WHERE w.phone = staged.phone AND w.reason = '' "
+                f"AND w.position {before} staged.position)"
+            )
+        )
+        # A recipient's row in the ledger belongs to the row of the file that would be sent, else to the first with its number.
+        run(
+            text(
+                "CREATE TEMPORARY TABLE matched AS SELECT r.id AS id, (SELECT s.position FROM staged s WHERE s.phone = r.phone "
+                "ORDER BY CASE WHEN s.reason = '' THEN 0 ELSE 1 END, s.position LIMIT 1) AS position "
+                "FROM recipients r JOIN campaigns c ON c.id = r.campaign_id WHERE c.name = :campaign AND r.status <> 'skipped'"
+            ),
+            {"campaign": campaign},
+        )
+        run(text("CREATE INDEX temp.ix_matched ON matched (position)" if self._sqlite else _PG_MATCHED_INDEX))
+        self._connection.commit()
+
+    def rest(self) -> None:
+        """Let go of the ledger while a person reads: an open read would keep other processes from writing."""
+        self._connection.commit()
+
+    @property
+    def _sqlite(self) -> bool:
+        return self._connection.dialect.name == "sqlite"
+
+    def difference(self) -> Difference:
+        """The counts of a plan."""
+        to_send = changed = resent = 0
+        settled: dict[Status, int] = {}
+        skipped: dict[str, int] = {}
+        rows = self._connection.execute(
+            text(
+                "SELECT s.reason AS reason, r.status AS status, "
+                "CASE WHEN s.reason = '' AND m.payload <> s.payload THEN 1 ELSE 0 END "
+                "AS changed, CASE WHEN r.attempts > 0 THEN 1 ELSE 0 END AS tried, count(*) AS n FROM staged s "
+                "LEFT JOIN matched x ON x.position = s.position LEFT JOIN recipients r ON r.id = x.id "
+                "LEFT JOIN messages m ON m.id = r.id GROUP BY 1, 2, 3, 4"
+            )
+        )
+        for reason, status, differs, tried, n in rows:
+            if status is not None and Status(status) not in _WAITING:
+                settled[Status(status)] = settled.get(Status(status), 0) + n
+                changed += n if differs else 0
+            elif reason:
+                skipped[reason] = skipped.get(reason, 0) + n
+            else:
+                to_send += n
+                resent += n if tried else 0
+        gone = self._connection.execute(
+            text(
+                "SELECT r.status, count(*) FROM matched x JOIN recipients r ON r.id = x.id WHERE x.position IS NULL GROUP BY 1"
+            )
+        )
+        countries = self._connection.execute(
+            text(f"SELECT s.country, count(*) {_TO_SEND} GROUP BY 1 ORDER BY 2 DESC, 1")
+        )
+        return Difference(
+            to_send=to_send,
+            settled=settled,
+            skipped=dict(sorted(skipped.items())),
+            changed=changed,
+            gone={Status(status): n for status, n in gone},
+            countries={str(country): int(n) for country, n in countries},
+            resent=resent,
+        )
+
+    def fingerprint(self, preamble: bytes) -> str:
+        """The plan's hash: who would get exactly what, in order, and through which account; 16 hexadecimal digits.
+
+        It does not depend on how far the sending has come, so an interrupted run goes on under the same hash.
+        """
+        digest = hashlib.sha256(preamble)
+        rows = self._connection.execution_options(yield_per=5000).execute(
+            text("SELECT phone, payload FROM staged WHERE reason = '' ORDER BY position")
+        )
+        for phone, payload in rows:
+            digest.update(phone.encode())
+            digest.update(payload)
+        return digest.hexdigest()[:16]
+
+    def samples(self, *, limit: int = 5) -> dict[str, list[Sample]]:
+        """Messages worth looking at: the first ones, the longest, the shortest, those with unusual characters."""
+        live = "WHERE reason = '' "
+        queries = {
+            "first": f"{_SAMPLE}{live}ORDER BY position LIMIT :n",
+            "longest": f"{_SAMPLE}{live}ORDER BY length(caption) DESC, position LIMIT 1",
+            "shortest": f"{_SAMPLE}{live}ORDER BY length(caption), position LIMIT 1",
+        }
+        found = {
+            name: [Sample(*row) for row in self._connection.execute(text(query), {"n": limit})]
+            for name, query in queries.items()
+        }
+        found["unusual"] = []
+        for sample in self.live():
+            if any(_unusual(character) for character in sample.caption):
+                found["unusual"].append(sample)
+                if len(found["unusual"]) >= 2:
+                    break
+        return found
+
+    def live(self) -> Iterator[Sample]:
+        """Every message of the plan that would be sent, in order."""
+        rows = self._connection.execution_options(yield_per=2000).execute(
+            text(f"{_SAMPLE}WHERE reason = '' ORDER BY position")
+        )
+        for row in rows:
+            yield Sample(*row)
+
+    def skipped(self, limit: int | None = None) -> Iterator[Sample]:
+        """The rows that are skipped, in order."""
+        query = f"{_SAMPLE}WHERE reason <> '' ORDER BY position" + (" LIMIT :n" if limit is not None else "")
+        rows = self._connection.execution_options(yield_per=2000).execute(
+            text(query), {"n": limit} if limit is not None else {}
+        )
+        for row in rows:
+            yield Sample(*row)
+
+    def everything(self) -> Iterator[Sample]:
+        """Every row, in order."""
+        rows = self._connection.execution_options(yield_per=2000).execute(text(f"{_SAMPLE}ORDER BY position"))
+        for row in rows:
+            yield Sample(*row)
+
+    def has_number(self, phone: str) -> bool:
+        """Whether a message to this number is in the plan."""
+        found = self._connection.execute(
+            text("SELECT 1 FROM staged WHERE phone = :phone AND reason = '' LIMIT 1"), {"phone": phone}
+        )
+        return found.first() is not None
+
+    @property
+    def connection(self) -> Connection:
+        """For `adopt`, which must see the temporary tables."""
+        return self._connection
+
+
+_WAITING = frozenset({Status.PENDING, Status.CLAIMED, Status.RETRY_WAIT})
+_TO_SEND = (
+    "FROM staged s LEFT JOIN matched x ON x.position = s.position LEFT JOIN recipients r ON r.id = x.id "
+    "WHERE s.reason = '' AND (r.status IS NULL OR r.status IN ('pending', 'claimed', 'retry_wait'))"
+)
+_PG_INDEX = "CREATE INDEX ix_staged_phone ON staged (phone)"
+_PG_MATCHED_INDEX = "CREATE INDEX ix_matched ON matched (position)"
+
+
+def _unusual(character: str) -> bool:
+    """Beyond letters with accents: emoji, right-to-left scripts, anything that may look different on a phone."""
+    return ord(character) >= 0x0590
+
+
+def _values(row: PlannedRow) -> dict[str, object]:
+    return {
+        "position": row.position,
+        "row": row.row,
+        "phone": row.phone,
+        "country": row.country,
+        "raw_phone": row.raw_phone,
+        "reason": row.reason,
+        "detail": row.detail,
+        "image": row.image,
+        "caption": row.caption,
+        "scheduled_at": row.scheduled_at,
+        "payload": row.payload,
+        "own": row.own,
+    }

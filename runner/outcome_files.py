@@ -1,0 +1,77 @@
+"""From the ledger to the result files. Nothing else is read: they can be made again at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+
+from runner.ledger.base import CampaignRecord, LedgerRow
+from runner.ledger.sql import SqlLedger, now_us
+from runner.mending import mend
+from runner.results import ResultRow, Summary, Written, summary, write_results
+from runner.resultset import ResultSet
+from runner.workspace import Workspace
+
+__all__ = ["Written", "read_summary", "result_set", "write_outcome"]
+
+
+def write_outcome(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Written:
+    """(Re)write a campaign's result files. Raises UnknownCampaignError, LedgerError, CampaignError."""
+    results = result_set(workspace, ledger, campaign)
+    formats = ledger.campaign(campaign).settings.get("formats", ["xlsx", "csv"])
+    assert isinstance(formats, list)  # noqa: S101 - written by us
+    return write_results(results, workspace.folder(campaign), [str(name) for name in formats])
+
+
+def read_summary(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Summary:
+    """The totals alone."""
+    return summary(result_set(workspace, ledger, campaign))
+
+
+def result_set(workspace: Workspace, ledger: SqlLedger, campaign: str) -> ResultSet:
+    """A campaign's results as the writers want them."""
+    record = ledger.campaign(campaign)
+    counts = ledger.counts(record.id)
+
+    def rows() -> Iterator[ResultRow]:
+        return (_row(record, row) for row in ledger.results(record.id))
+
+    rates = record.settings.get("rate")
+    return ResultSet(
+        campaign=record.name,
+        provider=record.provider,
+        sandbox=workspace.sandbox,
+        columns=record.columns,
+        phone_column=record.phone_column,
+        read_rows=rows,
+        counts=counts.by_status,
+        input_rows=counts.total - counts.gone,
+        generated_at=now_us(),
+        run_notes=(
+            f"Campaign file: {record.settings.get('file', '')}",
+            f"Plan: {record.plan_hash}",
+            f"Rate: {' and '.join(map(str, rates)) if isinstance(rates, list) and rates else 'no limit'}",
+        ),
+        mend=mend,
+    )
+
+
+def _row(campaign: CampaignRecord, row: LedgerRow) -> ResultRow:
+    return ResultRow(
+        row=row.row,
+        phone=row.phone or row.raw_phone,
+        status=row.status,
+        reason=row.reason,
+        detail=row.detail if row.reason else "",  # a success has nothing to explain
+        code=row.code,
+        queue_id=row.queue_id,
+        provider=campaign.provider,
+        attempts=row.attempts,
+        first_attempt_at=row.first_attempt_at or None,
+        last_attempt_at=row.last_attempt_at or None,
+        delivery=row.delivery,
+        image=row.image,
+        caption=row.caption,
+        own=tuple(orjson.loads(row.own)) if row.row is not None else (),
+    )

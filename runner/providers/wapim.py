@@ -1,0 +1,104 @@
+"""Wapim: 'Send Image Message' (vendor page). A gateway to one WhatsApp phone that was linked by QR code."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import Field
+
+from runner.model import Message, Outcome, Reply, Request, Verdict
+from runner.providers.base import (
+    Abilities,
+    Provider,
+    ProviderSettings,
+    is_success,
+    read_id,
+    read_object,
+    read_status,
+    words,
+)
+
+# --- ASSUMED: what the vendor's pages do not say. Change it here and nowhere else. ------------------------------------
+
+CAPTION_LIMIT = 1024  # characters; no length is stated, this is WhatsApp's own (Meta's page on image messages)
+IMAGE_LIMIT = (
+    5 * 1024 * 1024
+)  # bytes; "Max. 5mb" does not say which megabyte, so the larger: the vendor refuses the rest
+POLITE_RATE = "10/min"  # the vendor's README said "10 messages per minute" on one day of 2020, and no number since
+POLITE_CONCURRENCY = 1  # one linked phone sends one message at a time
+
+
+def scheduled_time(unix_seconds: int) -> str:
+    """`scheduled_time` is a string named "timestamp" on the page, without a unit; every other one there is in seconds."""
+    return str(unix_seconds)
+
+
+# --- from the vendor page ---------------------------------------------------------------------------------------------
+
+BASE_URL = "https://api.wapim.io"
+PATH = "/api/v1/whatsapp/message/image"
+
+
+class Settings(ProviderSettings):
+    """The `provider:` block for Wapim. The token stands for one linked WhatsApp number, so there is no sender to name."""
+
+    name: Literal["wapim"] = Field(description="wapim")
+    base_url: str = Field(
+        default=BASE_URL,
+        description="The vendor's address. Its newer pages show https://api.wapim.co. https, or http to this machine.",
+    )
+
+
+ABILITIES = Abilities(
+    title="Wapim",
+    summary="one linked WhatsApp phone per token; queues each message",
+    page="https://github.com/Wapim/wapim-docs (Send Image Message)",
+    default_base_url=BASE_URL,
+    caption_limit=CAPTION_LIMIT,
+    image_limit=IMAGE_LIMIT,
+    default_rate=POLITE_RATE,
+    default_concurrency=POLITE_CONCURRENCY,
+    queue_ids="with every acceptance (queue_message_id)",
+    schedules=True,
+    notes=(
+        "accepted means queued: the linked phone must be on-line for the message to leave the queue",
+        "the vendor asks its users not to spam: WhatsApp may ban the number",
+        "a scheduled message cannot be taken back alone, only by clearing the whole account's queue",
+    ),
+)
+
+
+def build(settings: Settings, message: Message) -> Request:
+    """The image message for one recipient, its body's keys in the page's order."""
+    body = {"phone_number": message.phone, "content_url": message.image}
+    if message.caption:
+        body["caption"] = message.caption
+    if message.scheduled_at is not None:
+        body["scheduled_time"] = scheduled_time(message.scheduled_at)
+    headers = {
+        "token": settings.token.get_secret_value(),
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+    }
+    return Request("POST", settings.base_url + PATH, headers, orjson.dumps(body))
+
+
+def read(reply: Reply) -> Outcome:
+    """Accepted: 2xx with a `queue_message_id`. A success has no `status`; a false one beside the id contradicts it."""
+    answer = read_object(reply) if is_success(reply) else None
+    queue_id = read_id(answer.get("queue_message_id")) if answer else ""
+    if not queue_id:
+        return read_status(reply)
+    if answer and answer.get("status") is False:
+        return Outcome(Verdict.UNKNOWN, "no_proof", str(reply.status), words(reply, answer), queue_id)
+    return Outcome(Verdict.ACCEPTED, code=str(reply.status), detail=words(reply, answer), queue_id=queue_id)
+
+
+def sender(settings: Settings) -> str:
+    """One token is one linked number."""
+    return f"wapim:{urlsplit(settings.base_url).netloc}:{settings.token.get_secret_value()}"
+
+
+PROVIDER = Provider("wapim", Settings, ABILITIES, build, read, sender)

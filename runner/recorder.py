@@ -1,0 +1,137 @@
+"""Group commit: what the engine wants recorded goes to the ledger in batches, from one writer thread.
+
+A batch is committed as soon as the one before is: with 50 requests in flight 50 intents share one sync of the disk, and a
+single request waits for one. Outcomes go first in their batch, so when an intent is durable the worker's previous outcome
+is too: never more rows in flight in the ledger than requests in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from runner.ledger.base import Applied, Claim, Finish, Intent
+from runner.ledger.sql import SqlLedger
+
+T = TypeVar("T")
+
+
+class Recorder:
+    """The engine's only way to the ledger. `failed` is the error that ended all writing, if any."""
+
+    def __init__(self, ledger: SqlLedger, campaign_id: int, run_id: int, sender_id: int) -> None:
+        self._ledger = ledger
+        self._key = (campaign_id, run_id, sender_id)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._finishes: list[Finish] = []
+        self._intents: list[Intent] = []
+        self._batch: asyncio.Future[Applied] | None = None
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._pump: asyncio.Task[None] | None = None
+        self._on_failure: Callable[[BaseException], None] = lambda _: None
+        self.failed: BaseException | None = None
+        self.state = "open"
+
+    def start(self, on_failure: Callable[[BaseException], None]) -> None:
+        """Start the pump; `on_failure` is called once when the ledger cannot be written any more."""
+        self._on_failure = on_failure
+        self._pump = asyncio.create_task(self._run(), name="recorder")
+
+    async def begin(self, intent: Intent) -> str | None:
+        """Returns when the intent is durable (None), or the word for why a last gate refused it. Raises LedgerError."""
+        if self.failed is not None:
+            raise self.failed
+        if self._batch is None:
+            self._batch = asyncio.get_running_loop().create_future()
+        self._intents.append(intent)
+        batch = self._batch
+        self._wake()
+        applied = await asyncio.shield(batch)
+        return applied.refused.get(intent.claim.id)
+
+    def finish(self, finish: Finish) -> None:
+        """Record what became of an attempt, with the next batch."""
+        self._finishes.append(finish)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._idle.clear()
+        self._work.set()
+
+    async def claim(self, n: int, now: int, only: Sequence[str] | None) -> list[Claim]:
+        """Claim up to `n` recipients."""
+        campaign_id, run_id, _ = self._key
+        return await self.call(lambda: self._ledger.claim(campaign_id, run_id, n, now, only))
+
+    async def next_due(self, only: Sequence[str] | None) -> int | None:
+        """When the next waiting recipient may be tried; None when nobody waits."""
+        return await self.call(lambda: self._ledger.next_due(self._key[0], only))
+
+    async def campaign_state(self) -> str:
+        """open, paused or cancelled."""
+        return await self.call(lambda: self._ledger.state(self._key[0]))
+
+    async def pause_sender(self, until: int) -> None:
+        """Remember the sender's cool-down for other runs."""
+        await self.call(lambda: self._ledger.pause_sender(self._key[2], until))
+
+    async def release(self, ids: Sequence[int]) -> None:
+        """Claimed rows that were never begun are pending again."""
+        await self.call(lambda: self._ledger.release(ids))
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run any other ledger call in the writer thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, function)
+
+    async def flush(self) -> None:
+        """Wait until everything said so far is durable. Raises the ledger's error."""
+        await self._idle.wait()
+        if self.failed is not None:
+            raise self.failed
+
+    async def close(self) -> None:
+        """Write what is left and let go of the thread. Raises the ledger's error if something could not be written."""
+        if self.failed is None:
+            await self._idle.wait()
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+        try:
+            if self._finishes:  # the ledger failed earlier: try once more, outcomes are worth it
+                finishes, self._finishes = self._finishes, []
+                await self.call(lambda: self._ledger.apply(*self._key, finishes, ()))
+        finally:
+            self._writer.shutdown()
+
+    async def _run(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._finishes or self._intents:
+                finishes, self._finishes = self._finishes, []
+                intents, self._intents = self._intents, []
+                batch, self._batch = self._batch, None
+                try:
+                    applied = await self.call(lambda f=finishes, i=intents: self._ledger.apply(*self._key, f, i))  # type: ignore[misc]  # defaults bind the loop's values
+                except BaseException as error:
+                    self._fail(error, finishes, batch)
+                    return
+                self.state = applied.state
+                if batch is not None:
+                    batch.set_result(applied)
+            self._idle.set()
+
+    def _fail(self, error: BaseException, finishes: list[Finish], batch: asyncio.Future[Applied] | None) -> None:
+        """Nothing more is begun; outcomes are kept for a last try at the end."""
+        self.failed = error
+        self._finishes = finishes + self._finishes
+        for waiting in (batch, self._batch):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(error)
+                waiting.exception()  # somebody may have stopped waiting; that is no news then
+        self._idle.set()
+        self._on_failure(error)

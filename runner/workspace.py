@@ -1,0 +1,92 @@
+"""Where things lie: one folder holds campaigns, templates, reports, and the ledger."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from runner.errors import InputError, Problem
+
+SANDBOX_SUFFIX = "-sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A folder with `campaigns/`, `templates/` and `reports/`. `sandbox` keeps practice apart from the real thing."""
+
+    root: Path
+    sandbox: bool = False
+
+    @property
+    def templates(self) -> Path:
+        """Caption templates."""
+        return self.root / "templates"
+
+    @property
+    def reports(self) -> Path:
+        """Everything the program writes."""
+        return self.root / "reports"
+
+    @property
+    def ledger_path(self) -> Path:
+        """The embedded ledger. Practice has its own, so that it never marks real people as sent."""
+        return self.reports / ("sandbox.sqlite3" if self.sandbox else "ledger.sqlite3")
+
+    def folder(self, campaign: str) -> Path:
+        """`reports/<campaign>/`; practice results lie beside the real ones, never over them."""
+        return self.reports / (campaign + (SANDBOX_SUFFIX if self.sandbox else ""))
+
+    def environment(self) -> dict[str, str]:
+        """The process environment over the values of the workspace's `.env` (the environment wins)."""
+        dotenv = self.root / ".env"
+        values = dotenv_values(dotenv, interpolate=False) if dotenv.is_file() else {}
+        return {key: value for key, value in values.items() if value is not None} | dict(os.environ)
+
+    def resolve(self, name: str, *, base: Path, where: str) -> Path:
+        """A path named in a campaign file, relative to `base`. Raises InputError when it leads out of the workspace."""
+        path = (base / name).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise InputError(
+                Problem(
+                    where,
+                    f"{name!r} lies outside the workspace {self.root}",
+                    "copy the file beside the campaign file, or name the folder that holds both with --workspace",
+                )
+            )
+        return path
+
+
+def find_workspace(campaign_file: Path | None, override: Path | None, *, sandbox: bool = False) -> Workspace:
+    """The parent of the `campaigns/` folder that holds the file, else the file's own folder; `override` wins.
+
+    Without a file (status, report ...): the current folder.
+    """
+    if override is not None:
+        if not override.is_dir():
+            raise InputError(Problem(str(override), "no such folder", "give an existing folder to --workspace"))
+        return Workspace(override.resolve(), sandbox)
+    if campaign_file is None:
+        here = Path.cwd()
+        return Workspace(here.parent if here.name == "campaigns" else here, sandbox)
+    folder = campaign_file.resolve().parent
+    for parent in (folder, *folder.parents):
+        if parent.name == "campaigns":
+            return Workspace(parent.parent, sandbox)
+    return Workspace(folder, sandbox)
+
+
+def campaign_name_from(text: str) -> str:
+    """The CAMPAIGN argument of a command: a name, or the path of a campaign file whose name is wanted."""
+    if not text.endswith((".yaml", ".yml")):
+        return text
+    try:
+        match = re.search(r"^campaign:\s*[\"']?([A-Za-z0-9._-]+)", Path(text).read_text("utf-8-sig"), re.MULTILINE)
+    except OSError as error:
+        raise InputError(Problem(text, f"cannot be read: {error.strerror}")) from None
+    if match is None:
+        raise InputError(Problem(text, "names no campaign", "the file needs a line such as 'campaign: spring-sale'"))
+    return match[1]
