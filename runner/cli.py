@@ -173,7 +173,7 @@ def check(file: Path, everything: bool, sandbox: bool, workspace: Path | None, a
 @_workspace
 def preview(file: Path, count: int, sandbox: bool, workspace: Path | None) -> None:
     """Dry run: what each recipient would get, on the terminal and as preview.xlsx."""
-    from runner.console import plan_lines, sample_lines
+    from runner.console import near, plan_lines, sample_lines
     from runner.plan import open_plan
     from runner.previewbook import write_preview
 
@@ -184,7 +184,7 @@ def preview(file: Path, count: int, sandbox: bool, workspace: Path | None) -> No
         _print(plan_lines(plan))
         _print(sample_lines(staging.samples(limit=count)))
         path = write_preview(campaign.workspace.folder(campaign.name), plan, staging.everything())
-        click.echo(f"\nEvery row: {path}")
+        click.echo(f"\nEvery row: {near(path)}")
 
 
 @cli.command(
@@ -304,7 +304,7 @@ def send(
                 }
             )
         else:
-            _print(send_lines(report, str(file)))
+            _print(send_lines(report, f"campaign send {file}" + (" --sandbox" if sandbox else "")))
         return report.exit_code
 
 
@@ -365,6 +365,7 @@ def status(campaign: str | None, sandbox: bool, workspace: Path | None, as_json:
 @_json
 def report(campaign: str, sandbox: bool, workspace: Path | None, as_json: bool) -> int:
     """(Re)write the result files from the ledger alone."""
+    from runner.console import near
     from runner.outcome_files import write_outcome
 
     with _ledger(campaign, workspace, sandbox=sandbox) as (place, ledger, name):
@@ -372,7 +373,7 @@ def report(campaign: str, sandbox: bool, workspace: Path | None, as_json: bool) 
     if as_json:
         click.echo(written.totals.to_json().decode(), nl=False)
     else:
-        _print(str(path) for path in written.paths.values())
+        _print(near(path) for path in written.paths.values())
         _print(f"The totals do not reconcile: {text}" for text in written.totals.disagreements)
     return ExitCode.OK if written.reconciled else ExitCode.BUG
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from runner.ledger.base import Recovered, Sample, StatusView
 from runner.mending import mend
@@ -15,6 +17,12 @@ from runner.units import duration_text
 
 WIDTH = 80
 SHOWN = 20  # rows named one by one before the rest is counted
+
+
+def near(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def words(status: Status | str) -> str:
@@ -74,7 +82,14 @@ def plan_lines(plan: Plan, now: float | None = None) -> Iterator[str]:
         yield f"Finished   {plan.finish_text(now)} at the earliest"
     yield f"Plan       {plan.hash}"
     for warning in plan.warnings(now):
-        yield f"Note       {warning}"
+        yield from wrapped("Note", warning)
+
+
+def wrapped(label: str, text: str) -> Iterator[str]:
+    """A labelled sentence, folded so that it can be read at 80 columns."""
+    yield from textwrap.wrap(
+        text, WIDTH, initial_indent=label.ljust(11), subsequent_indent=" " * 11, break_on_hyphens=False
+    )
 
 
 def question(plan: Plan) -> str:
@@ -82,9 +97,7 @@ def question(plan: Plan) -> str:
     n = plan.difference.to_send
     people = "1 message" if n == 1 else f"{n:,} messages"
     where = "the sandbox" if plan.sandbox else plan.provider
-    return (
-        f"Send {people} through {where} ({plan.pace_text()}; finished {plan.finish_text(time.time())} at the earliest)?"
-    )
+    return f"Send {people} through {where} ({plan.pace_text()})?"
 
 
 def recovered_lines(recovered: Recovered) -> Iterator[str]:
@@ -107,12 +120,21 @@ def skipped_lines(samples: Iterable[Sample], total: int, phone_column: str, *, e
             break
         shown += 1
         hints.setdefault(sample.reason, mend(sample.reason))
-        place = f'"{phone_column}" {sample.raw_phone!r}'
-        yield f"  row {sample.row}, {place}: {sample.reason}" + (f": {sample.detail}" if sample.detail else "")
+        why = f"{sample.reason}: {sample.detail}" if sample.detail else sample.reason
+        about_phone = sample.reason in {SkipReason.INVALID_PHONE, SkipReason.WRONG_COUNTRY}
+        place = (
+            f'row {sample.row}, column "{phone_column}"' if about_phone else f"row {sample.row} ({sample.raw_phone})"
+        )
+        yield from textwrap.wrap(
+            f"{place}: {why}", WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
+        )
     if not everything and total > shown:
         yield f"  ... and {total - shown:,} more (--all shows them)"
+    if hints:
+        yield ""
+        yield "How to mend them:"
     for reason, hint in hints.items():
-        yield f"  {reason}: {hint}"
+        yield from textwrap.wrap(f"{reason}: {hint}", WIDTH, initial_indent="  ", subsequent_indent="      ")
 
 
 def sample_lines(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
@@ -135,8 +157,8 @@ def sample_lines(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
                 yield f"  {line}"
 
 
-def send_lines(report: SendReport, path: str) -> Iterator[str]:
-    """What `campaign send` says at the end."""
+def send_lines(report: SendReport, again: str) -> Iterator[str]:
+    """What `campaign send` says at the end; `again` is the command that goes on."""
     counts = report.counts
     if report.ending.word == "nothing":
         yield "Nothing to send: everybody in the file is settled."
@@ -147,12 +169,12 @@ def send_lines(report: SendReport, path: str) -> Iterator[str]:
     yield from count_lines(counts.by_status)
     if report.written is not None:
         for name in sorted(report.written.paths):
-            yield f"  {report.written.paths[name]}"
+            yield f"  {near(report.written.paths[name])}"
         for disagreement in report.written.totals.disagreements:
             yield f"The totals do not reconcile: {disagreement}"
     waiting = counts[Status.PENDING] + counts[Status.RETRY_WAIT] + counts[Status.CLAIMED]
     if waiting:
-        yield f"{waiting:,} are still to be sent. Go on with: campaign send {path}"
+        yield f"{waiting:,} are still to be sent. Go on with: {again}"
     if counts[Status.UNKNOWN]:
         yield f"{counts[Status.UNKNOWN]:,} are unknown: they may or may not have been sent, and are not sent again by themselves."
     if report.ending.error is not None:

@@ -5,7 +5,7 @@ new name survives a power cut too (POSIX rename(2) is atomic, but only an fsync 
 Files are 0600 and folders made here 0700, because they hold phone numbers.
 
 A writer holds a lock on its temporary file for as long as it lives. The kernel drops the lock when the process dies,
-however it dies, so the next writer can tell a killed process's leftovers from a colleague's work in progress without
+however it dies, so the next writer can tell a killed process's leftovers from another's work in progress without
 trusting process numbers (which are reused, and mean nothing on a shared folder).
 """
 

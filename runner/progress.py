@@ -88,7 +88,7 @@ class Bar:
             dynamic_ncols=True,
             mininterval=DRAW_SECONDS,
             smoothing=0.1,
-            bar_format="{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {postfix}",
+            bar_format="{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}  {desc}",
         )
         self._drawn = 0.0
         self._postfix()
@@ -114,7 +114,7 @@ class Bar:
         unknown = self._tally.done.get(Status.UNKNOWN, 0)
         troubles = (f", {failed:,} failed" if failed else "") + (f", {unknown:,} unknown" if unknown else "")
         sent = self._tally.done.get(Status.ACCEPTED, 0)
-        self._bar.set_postfix_str(f"{sent:,} sent{troubles}, {speed}{left}", refresh=False)
+        self._bar.set_description_str(f"{sent:,} sent{troubles}, {speed}{left}", refresh=False)
 
     def note(self, text: str) -> None:
         """A line above the bar."""

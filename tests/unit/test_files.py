@@ -156,10 +156,9 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_writer_sweeps_its_left
         write_bytes(tmp_path / "other.csv", b"x")
         write_bytes(target, b"second")  # while the first writer lives, its parts are its own
         parts = [name for name in listing(tmp_path) if name.startswith(".results.csv.")]
-        assert len(parts) == 2
-
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert len(parts) == 2
     assert target.read_bytes() == b"second"
     assert set(parts) <= set(listing(tmp_path))
     write_bytes(target, b"new")

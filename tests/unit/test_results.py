@@ -339,7 +339,7 @@ def test_numbers_and_phones_pass_into_retry_as_they_are_and_are_guarded_in_the_r
 
 
 def test_guarding_a_hostile_cell_takes_time_in_proportion_to_its_length() -> None:
-    for text in ("\n" * 200_000 + "x=", ";" * 200_000 + "x=", " ;" * 100_000 + "x=", "'" * 200_000 + "x="):
+    for text in ("\n" * 50_000 + "x=", ";" * 50_000 + "x=", " ;" * 25_000 + "x=", "'" * 50_000 + "x="):
         start = time.perf_counter()
         guard(text)
         guard_input(text)
