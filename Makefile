@@ -8,18 +8,22 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint lock clean env-run env-test
+.PHONY: help demo test torture check lint lock docs clean env-run env-test
 
 help: ## this list
 	@echo "make <what>, where <what> is one of"
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  %-6s %s\n' "$$name" "$$text"; done
+		printf '  %-7s %s\n' "$$name" "$$text"; done
 
 demo: env-run ## set up, then run a whole campaign against the sandbox: nothing leaves this machine
 	@$(VENV)/python tools/demo.py
 
 test: env-test ## set up, then run the tests (PYTEST_ARGS="-k pace" for some of them)
 	@$(VENV)/python -m pytest $(PYTEST_ARGS)
+
+torture: env-test ## the long tests: kills, drains, races, hostile disks (TORTURE_SEED=7 as a failure named it, TORTURE_KILLS=50)
+	@seed=$${TORTURE_SEED:-$$(date +%s)}; echo "TORTURE_SEED=$$seed"; \
+	TORTURE=full TORTURE_SEED=$$seed $(VENV)/python -m pytest -s tests/torture $(PYTEST_ARGS)
 
 check: lint test ## lint, then test: what must pass before a change goes in
 
@@ -30,6 +34,9 @@ lint: env-test ## ruff and mypy
 
 lock: ## pin the dependencies of pyproject.toml anew (LOCK_ARGS="--upgrade" for the newest versions)
 	@PYTHON="$(PYTHON)" tools/lock.sh $(LOCK_ARGS)
+
+docs: env-run ## write docs/campaign-file.md anew from the program's own models
+	@$(VENV)/python tools/docs.py
 
 clean: ## remove .venv and caches; reports/ stays, for its ledger knows who was sent what
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

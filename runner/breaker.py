@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from runner.model import Outcome, Verdict
 
+SHARE_PATTERN = r"\d{1,3}\s*%\s*of\s*\d{1,6}"
 _SHARE = re.compile(r"\s*(\d{1,3})\s*%\s*of\s*(\d{1,6})\s*")
 
 

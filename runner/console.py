@@ -6,14 +6,18 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runner.ledger.base import Recovered, Sample, StatusView
 from runner.mending import mend
 from runner.model import SkipReason, Status
 from runner.moments import iso_text
-from runner.plan import Plan
-from runner.run import SendReport
 from runner.units import duration_text
+
+if TYPE_CHECKING:  # the words alone are quick to load; a broken file is to be refused at once
+    from runner.ledger.base import Recovered, Sample, StatusView
+    from runner.plan import Plan
+    from runner.reconcile import Reconciled
+    from runner.run import SendReport
 
 WIDTH = 80
 SHOWN = 20  # rows named one by one before the rest is counted
@@ -179,6 +183,22 @@ def send_lines(report: SendReport, again: str) -> Iterator[str]:
         yield f"{counts[Status.UNKNOWN]:,} are unknown: they may or may not have been sent, and are not sent again by themselves."
     if report.ending.error is not None:
         yield str(report.ending.error)
+
+
+def reconcile_lines(found: Reconciled, campaign: str) -> Iterator[str]:
+    """What `campaign reconcile` says."""
+    yield f"{found.asked:,} asked about, {found.proved:,} proved to be accepted, {len(found.open_rows):,} still unknown"
+    if found.unanswered:
+        yield f"{found.unanswered:,} questions had no usable answer: ask again later"
+    if found.open_rows:
+        yield "Still unknown (that the provider does not show a message is no proof that it was not sent):"
+        yield from table(
+            (f"row {row.row}" if row.row is not None else "gone", row.phone, iso_text(row.last_attempt_at), row.reason)
+            for row in found.open_rows[:SHOWN]
+        )
+        if len(found.open_rows) > SHOWN:
+            yield f"  ... and {len(found.open_rows) - SHOWN:,} more, see results.csv"
+        yield f"To send them again after all: campaign retry {campaign} --unknown"
 
 
 def count_lines(counts: Mapping[Status, int]) -> Iterator[str]:

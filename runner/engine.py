@@ -17,8 +17,9 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
+from runner.breaker import Breaker
 from runner.errors import CampaignError, LedgerError, StoppedError
-from runner.ledger.base import Claim, Finish, Intent
+from runner.ledger.base import HELD_BACK, Claim, Finish, Intent
 from runner.model import Lost, Message, Outcome, Reply, Request, Status, Verdict
 from runner.pace import Pace, Slot
 from runner.progress import Progress
@@ -30,6 +31,11 @@ CLAIM_AT_MOST = 256  # rows held at once beyond those in flight (measured: large
 POLL_SECONDS = 0.5  # how soon a pause, cancel or deadline is noticed while nothing else happens
 LONGEST_RETRY_AFTER = 3600.0  # a provider that asks for more is better continued by a person
 COOL_DOWNS_IN_A_ROW = 12  # about eight minutes of nothing but refusals of the whole sender
+AGAIN_AT_MOST = 500  # recipients named in one claim when a limit leaves only those already begun
+
+_HELD_BACK = Outcome(
+    Verdict.NOT_SENT, HELD_BACK, detail="the run was ending, or the sender was told to wait", throttled=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,14 @@ class Ending:
 class _Flight:
     """What the workers share."""
 
-    begun: int = 0
-    held: int = 0  # claimed by this run, not settled yet
-    waiting: set[asyncio.Task[None]] = field(default_factory=set)  # workers that have written nothing yet
-    sending: set[asyncio.Task[None]] = field(default_factory=set)
+    held: set[int] = field(default_factory=set)  # ids claimed by this run, not settled yet
+    fresh: set[int] = field(default_factory=set)  # of these: nothing durable has been begun
+    begun: int = 0  # recipients, however often each of them is tried
+    open: dict[int, str] = field(
+        default_factory=dict
+    )  # of these, by id: the numbers that are not final (under a limit only)
+    waiting: set[asyncio.Task[None]] = field(default_factory=set)  # workers that wait for a turn; nothing is durable
+    sending: set[asyncio.Task[None]] = field(default_factory=set)  # workers with a durable intent
     spare: list[int] = field(default_factory=list)  # claimed ids to give back
 
 
@@ -78,6 +88,7 @@ class Engine:
         orders: Orders,
         clock: Callable[[], int],
         random: Callable[[], float],
+        breaker: Breaker | None = None,
     ) -> None:
         self._recorder = recorder
         self._transport = transport
@@ -88,13 +99,12 @@ class Engine:
         self._orders = orders
         self._clock = clock
         self._random = random
+        self._breaker = breaker
         self._ending: Ending | None = None
         self._queue: asyncio.Queue[Claim | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._flight = _Flight()
-        self._low = min(
-            CLAIM_AT_MOST // 2, max(orders.concurrency, 4)
-        )  # refill when fewer than this are left in the queue
+        self._low = min(CLAIM_AT_MOST // 2, max(orders.concurrency, 4))  # fewer left in the queue: refill
         self._side_tasks: set[asyncio.Task[None]] = set()
 
     # --- from outside ---------------------------------------------------------------------------------------------------
@@ -122,6 +132,9 @@ class Engine:
             await self._feed()
         except LedgerError as error:
             self._ledger_failed(error)
+        except BaseException:
+            self.drain("failed", "the program failed")  # first of all: what is still in the queue must not be sent
+            raise
         finally:
             for _ in workers:
                 self._queue.put_nowait(None)
@@ -144,28 +157,32 @@ class Engine:
             if self._queue.qsize() >= self._low:
                 await self._changed.wait()
                 continue
-            wanted = batch
+            wanted, only = batch, self._orders.only
             if self._orders.limit is not None:
-                wanted = min(wanted, self._orders.limit - self._flight.begun - self._flight.held)
-                if wanted <= 0:
-                    if self._flight.held == 0:
-                        self._ending = Ending("limit")
-                        return
-                    await self._changed.wait()
-                    continue
-            claims = await self._recorder.claim(wanted, self._clock(), self._orders.only)
-            self._flight.held += len(claims)
+                wanted = min(batch, self._orders.limit - self._flight.begun - len(self._flight.fresh))
+                if wanted <= 0:  # nobody new; those already begun may be tried again
+                    wanted, only = AGAIN_AT_MOST, self._again()
+            claims = await self._recorder.claim(wanted, self._clock(), only)
             for claim in claims:
+                self._flight.held.add(claim.id)
+                self._flight.fresh.add(claim.id)
                 self._queue.put_nowait(claim)
-            if not claims and await self._nothing_left():
+            if not claims and await self._nothing_left(only):
+                if only is not self._orders.only:
+                    self.drain("limit")
                 return
 
-    async def _nothing_left(self) -> bool:
+    def _again(self) -> list[str]:
+        """Numbers that this run has begun and that wait for another attempt."""
+        return [phone for key, phone in self._flight.open.items() if key not in self._flight.held][:AGAIN_AT_MOST]
+
+    async def _nothing_left(self, only: Sequence[str] | None) -> bool:
         """Nothing to claim just now. Wait for a retry to fall due or for a message in flight; True when there is neither."""
+        busy = bool(self._flight.held)  # asked first: one that ends while we look may leave a retry that we do not see
         await self._recorder.flush()
-        due = await self._recorder.next_due(self._orders.only)
+        due = await self._recorder.next_due(only)
         if due is None:
-            if self._flight.held == 0:
+            if not busy:
                 return True
             await self._changed.wait()
             return False
@@ -186,15 +203,20 @@ class Engine:
             try:
                 await self._deliver(claim, task)
             except CampaignError as error:
-                self.drain("failed", str(error), error)
+                self.drain("stopped" if isinstance(error, StoppedError) else "failed", str(error), error)
+            except BaseException:
+                self.drain("failed", "the program failed")  # or the others would wait for this one for ever
+                raise
             finally:
-                self._flight.held -= 1
+                self._flight.held.discard(claim.id)
+                self._flight.fresh.discard(claim.id)
                 if self._queue.qsize() < self._low:
                     self._changed.set()
 
     async def _deliver(self, claim: Claim, task: asyncio.Task[None]) -> None:
         request = self._build(claim.message)
         if hashlib.sha256(request.body).digest() != claim.payload:
+            self._flight.spare.append(claim.id)
             raise StoppedError(
                 f"the message for row id {claim.id} is not the one that was planned; nothing was sent to it. "
                 "Plan again: run `campaign plan` and `campaign send`"
@@ -213,10 +235,17 @@ class Engine:
             slot.drop()
             self._refused(refusal)
             return
-        self._flight.begun += 1
-        self._progress.begun()
+        self._begun(claim)
         outcome = await self._exchange(request, slot, task)
-        self._settle(claim, outcome)
+        self._settle(claim, outcome, slot)
+
+    def _begun(self, claim: Claim) -> None:
+        flight = self._flight
+        flight.fresh.discard(claim.id)
+        if self._orders.limit is not None and claim.id not in flight.open:
+            flight.begun += 1
+            flight.open[claim.id] = claim.message.phone
+        self._progress.begun()
 
     async def _turn(self, claim: Claim, task: asyncio.Task[None]) -> Slot | None:
         """A turn at the pace gate; None when the run is ending. The only place where a worker may be cancelled unsent."""
@@ -235,46 +264,53 @@ class Engine:
         return slot
 
     async def _exchange(self, request: Request, slot: Slot, task: asyncio.Task[None]) -> Outcome:
-        ready = await slot.ready()
-        if ready and self._ending is not None:
-            slot.drop()
-        if not ready or self._ending is not None:
-            return Outcome(Verdict.NOT_SENT, "held_back", detail="the sender was told to wait", throttled=True)
+        reply: Reply | Lost | None = None
         self._flight.sending.add(task)
         try:
-            reply = await self._transport.send(request, slot.sent)
+            if await self._goes(slot):
+                reply = await self._transport.send(request, slot.sent)
         finally:
             self._flight.sending.discard(task)
-            slot.answered()
+            slot.answered(complete=isinstance(reply, Reply))
+        if reply is None or (isinstance(reply, Lost) and not reply.sent and self._ending is not None):
+            return _HELD_BACK
         if isinstance(reply, Lost):
             verdict = Verdict.UNKNOWN if reply.sent else Verdict.NOT_SENT
             return Outcome(verdict, reply.kind, detail=reply.detail, stop=reply.stop)
         return self._read(reply)
 
-    def _settle(self, claim: Claim, outcome: Outcome) -> None:
+    async def _goes(self, slot: Slot) -> bool:
+        """Wait for the exact moment. False: nothing is written, for the sender was told to wait or the run is ending."""
+        try:
+            return await slot.ready() and self._ending is None
+        except asyncio.CancelledError:  # `abort`
+            return False
+
+    def _settle(self, claim: Claim, outcome: Outcome, slot: Slot) -> None:
         """Record the outcome, and what it means for the sender as a whole."""
         now = self._clock()
-        attempt = claim.attempts + 1
-        decision = decide(outcome, attempt, self._orders.policy, self._random)
-        if outcome.verdict is Verdict.NOT_SENT and outcome.reason != "held_back" and not outcome.stop:
-            self._cool_down(outcome)
+        decision = decide(outcome, claim.counted + 1, self._orders.policy, self._random)
+        if outcome.verdict is Verdict.NOT_SENT and outcome is not _HELD_BACK and not outcome.stop:
+            self._cool_down(outcome, slot)
         elif outcome.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}:
-            self._pace.reached()
-        self._recorder.finish(
-            Finish(
-                claim.id, attempt, outcome, decision.status, now, now + int(decision.wait * 1e6) if decision.wait else 0
-            )
-        )
+            self._pace.reached(slot)
+        not_before = now + int(decision.wait * 1e6) if decision.wait else 0
+        self._recorder.finish(Finish(claim.id, claim.attempts + 1, outcome, decision.status, now, not_before))
+        if decision.status.final:
+            self._flight.open.pop(claim.id, None)
         self._progress.settled(decision.status)
-        if outcome.stop:
-            self.drain("stopped", outcome.stop)
+        why = outcome.stop or (self._breaker.saw(outcome) if self._breaker is not None else "")
+        if why:
+            self.drain("stopped", why)
 
-    def _cool_down(self, outcome: Outcome) -> None:
+    def _cool_down(self, outcome: Outcome, slot: Slot) -> None:
         """A refusal of the sender as a whole (429), or a provider that cannot be reached: everybody waits."""
         if outcome.retry_after is not None and outcome.retry_after > LONGEST_RETRY_AFTER:
             self.drain("stopped", f"the provider asks to wait {outcome.retry_after:.0f} s")
             return
-        seconds = self._pace.cool_down(outcome.retry_after)
+        seconds = self._pace.cool_down(outcome.retry_after, slot)
+        if not seconds:  # one of a batch that was refused together
+            return
         words = "told to slow down" if outcome.throttled else outcome.detail or outcome.reason
         self._progress.note(f"{words}: waiting {math.ceil(seconds)} s")
         if outcome.throttled:
@@ -286,7 +322,13 @@ class Engine:
     def _aside(self, call: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(call)
         self._side_tasks.add(task)
-        task.add_done_callback(self._side_tasks.discard)
+        task.add_done_callback(self._beside)
+
+    def _beside(self, task: asyncio.Task[None]) -> None:
+        self._side_tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._ledger_failed(error)
 
     def _refused(self, why: str) -> None:
         if why == "suppressed":

@@ -1,149 +1,24 @@
-"""What may stand behind a `|` in a caption, and what each filter does to a blank cell and to a hostile size.
+"""Our own filters: `date`, `number`, `money`, `name`, `first_name`, `phone_last` and `plural`.
 
-Two halves. The upper one is ours: `date`, `number`, `money`, `name`, `first_name`, `phone_last`, `plural`, plain
-functions from a value to text that raise `UnreadableError` for a value and `BadArgumentError` for a setting they cannot use.
-The lower one puts every filter, Jinja's own included, behind one guard: blanks pass through as blanks, work and
-sizes are counted against a `Meter`, and only text and finite numbers ever become text.
+Plain functions from a value to text. They raise `UnreadableError` for a value and `BadArgumentError` for a setting
+that they cannot use.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
-from functools import wraps
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, TemplateRuntimeError, Undefined, pass_environment
-from jinja2.filters import FILTERS, make_attrgetter
+from runner.templatevalues import BadArgumentError, UnreadableError, is_number, shown, text
 
 if TYPE_CHECKING:
     from babel import Locale
-
-SIZE_LIMIT = 2_000  # widths, counts, precisions and `range` a template may ask for
-ITEM_LIMIT = 10_000  # leaves of a list or mapping, nested ones counted through
-TEXT_LIMIT = 65_536  # characters of a text that a template builds (a long cell may pass through at its own length)
-WORK_LIMIT = 65_536  # units of work for one text; measured: the costliest allowed bombs stop within 0.3 s
-
-# What faulty exports write for an empty cell. Compared case-sensitively: Nan and Null are people's names.
-HOLLOW = frozenset(
-    {"nan", "NaN", "NAN", "None", "null", "NULL", "undefined", "NaT", "<NA>", "[object Object]"}
-    | {"#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!"}
-)
-
-
-class RenderError(TemplateRuntimeError):
-    """One row cannot be rendered; its text says why, for the person who owns the sheet."""
-
-
-class TooLongError(RenderError):
-    """The text outgrew every use a caption could have for it."""
-
-
-class BlankError(RenderError):
-    """A blank cell would have become text."""
-
-
-class UnreadableError(RenderError):
-    """A filter was given a value that it cannot read."""
-
-
-class BadArgumentError(RenderError):
-    """A filter was given a setting that no value could make right; found when the campaign is checked."""
-
-
-class Blank(Undefined):
-    """A blank cell: false, empty, equal to "", and a `RenderError` the moment it would become text.
-
-    It is an `Undefined`, so `default` and `is defined` take it for missing. Anything computed from it is the same
-    blank again, as SQL does with NULL: `city|upper`, `city ~ "!"` and `city.strip()` are blank when the city is.
-    Ordering against it is false, and so is `==` with anything but "" and another blank.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, column: str) -> None:
-        super().__init__(hint=f"column '{column}' is blank", name=column, exc=BlankError)
-
-    def _itself(self, *_args: object, **_kwargs: object) -> Blank:
-        return self
-
-    def _never(self, _other: object) -> bool:
-        return False
-
-    def _fail(self, *_args: object) -> NoReturn:
-        self._fail_with_undefined_error()
-
-    # Undefined declares these as never returning; a blank spreads instead.
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _itself  # type: ignore[assignment]
-    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _itself  # type: ignore[assignment]
-    __mod__ = __rmod__ = __pow__ = __rpow__ = __pos__ = __neg__ = _itself  # type: ignore[assignment]
-    __call__ = __getitem__ = _itself  # type: ignore[assignment]
-    __lt__ = __le__ = __gt__ = __ge__ = _never  # type: ignore[assignment]
-    __str__ = __repr__ = __format__ = _fail
-    __int__ = __float__ = __complex__ = __index__ = _fail
-
-    def __contains__(self, _item: object) -> bool:
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Blank) or other == ""
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return hash("")
-
-
-def shown(value: object) -> str:
-    """A value as a person may be shown it in a report: quoted, cut at 60 characters, nothing invisible left raw."""
-    return repr(value[:60]) if isinstance(value, str) else f"{value!r:.60}" if is_number(value) else kind(value)
-
-
-def is_number(value: object) -> bool:
-    """Whether it is an int or float; true and false are not numbers here."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def kind(value: object) -> str:
-    """What a value is, in words."""
-    if value is None:
-        return "nothing (none)"
-    if isinstance(value, bool):
-        return "a yes/no value"
-    if isinstance(value, float):
-        return "not a finite number"
-    if callable(value):
-        return "a function"
-    words = {str: "text", int: "a number", list: "a list", tuple: "a list", dict: "a mapping", range: "a range"}
-    return words.get(type(value), "not text")
-
-
-def text(value: object) -> str:
-    """The text of what may become text: text, whole numbers, finite numbers. Raises RenderError for everything else."""
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, Undefined):
-        return str(value)  # raises, naming the blank column or the missing attribute
-    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
-        return str(value)
-    raise RenderError(f"{kind(value)} cannot be printed")
-
-
-def printable(value: object) -> str:
-    """`text`, refusing what a faulty export leaves in empty cells ('nan', '#N/A' ...)."""
-    if (words := text(value)) in HOLLOW:
-        raise RenderError(
-            f"the value is {words!r}, which exports write for an empty or broken cell; clear or mend the cell"
-        )
-    return words
-
-
-# -- ours ------------------------------------------------------------------------------------------------------------
+    from babel.numbers import NumberPattern
 
 
 def _locale(code: object) -> Locale:
@@ -211,7 +86,7 @@ _SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "’": "'"
 
 def _decimal(value: object, filter_name: str, mark: object = None) -> Decimal:
     """Reads '1234.5', '1.234,50', '1 234'. What could be two numbers ('1.234') needs `mark`, its decimal point."""
-    if mark not in {None, ".", ","}:
+    if mark not in (None, ".", ","):
         raise BadArgumentError(f"decimal must be '.' or ',', not {shown(mark)}")
     if is_number(value):
         number = Decimal(text(value))
@@ -248,6 +123,12 @@ def _rounded(number: Decimal, places: int) -> Decimal:
     return number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, Context(prec=60)) + 0
 
 
+def _with_places(pattern: NumberPattern, places: int) -> NumberPattern:
+    mine = copy(pattern)  # Babel keeps one per locale for the whole process
+    mine.frac_prec = (places, places)
+    return mine
+
+
 def number(value: object, decimals: object = None, locale: object = "en", decimal: object = None) -> str:
     """A number in the locale's way, e.g. `number(2, 'tr')` makes 1.234,50. Without `decimals`, at most three."""
     from babel.numbers import format_decimal
@@ -256,7 +137,7 @@ def number(value: object, decimals: object = None, locale: object = "en", decima
     if decimals is None:
         return format_decimal(_rounded(quantity, 3), locale=speech)
     places = _places(decimals)
-    return str(speech.decimal_formats[None].apply(_rounded(quantity, places), speech, force_frac=(places, places)))
+    return str(_with_places(speech.decimal_formats[None], places).apply(_rounded(quantity, places), speech))
 
 
 def money(
@@ -274,8 +155,8 @@ def money(
     amount = _rounded(_decimal(value, "money", decimal), places)
     if decimals is None:
         return format_currency(amount, currency, locale=speech)
-    pattern = speech.currency_formats["standard"]
-    return str(pattern.apply(amount, speech, currency=currency, currency_digits=False, force_frac=(places, places)))
+    pattern = _with_places(speech.currency_formats["standard"], places)
+    return str(pattern.apply(amount, speech, currency=currency, currency_digits=False))
 
 
 def first_name(value: object) -> str:
@@ -299,6 +180,8 @@ def name(value: object, locale: object = None) -> str:
     """
     if locale is not None and not (isinstance(locale, str) and re.fullmatch(r"[a-zA-Z]{2,3}([_-]\w+)*", locale)):
         raise BadArgumentError(f"unknown locale {shown(locale)}; write for example 'tr' or 'en'")
+    if len(text(value)) > 500:
+        raise UnreadableError(f"filter 'name' cannot read {shown(value)}: it is too long for a name")
     turkic = isinstance(locale, str) and locale[:2].lower() in _TURKIC and locale[2:3] in {"", "_", "-"}
     written = unicodedata.normalize("NFC", " ".join(text(value).split()))
     small = written.islower()
@@ -342,244 +225,3 @@ OURS: Mapping[str, Callable[..., object]] = {
 SAMPLES = {"date": "2026-01-31", "number": "1", "money": "1", "first_name": "A B", "name": "A", "plural": "1"} | {
     "phone_last": "1" * 15
 }
-
-
-# -- the guard -------------------------------------------------------------------------------------------------------
-
-
-class Meter:
-    """What one text may still cost. Set anew before each text; one Renderer is used by one thread at a time."""
-
-    __slots__ = ("chars", "most_chars", "work")
-
-    def __init__(self, chars: int) -> None:
-        self.most_chars = chars
-        self.chars = chars
-        self.work = WORK_LIMIT
-
-    def reset(self) -> None:
-        """Fills it up again."""
-        self.chars = self.most_chars
-        self.work = WORK_LIMIT
-
-    def spend(self, work: int, chars: int = 0) -> None:
-        """Takes work and printed characters away. Raises RenderError or TooLongError when there is no more."""
-        self.work -= work
-        self.chars -= chars
-        if self.work < 0:
-            raise RenderError("the template asks for too much work (endless or very large loops, or calls)")
-        if self.chars < 0:
-            raise TooLongError(f"the text is longer than {self.most_chars:,} characters")
-
-    def each(self, items: Iterable[object]) -> Iterator[object]:
-        """The same items, each paid for."""
-        for item in items:
-            self.spend(1)
-            yield item
-
-
-def sized(count: object) -> int:
-    """A width, count or precision a template asked for, within SIZE_LIMIT. Raises RenderError."""
-    if not isinstance(count, int) or abs(count) > SIZE_LIMIT:
-        raise RenderError(f"{shown(count)} is too large a width or count; at most {SIZE_LIMIT:,}")
-    return count
-
-
-def weigh(held: object) -> int:
-    """How many leaves a list or mapping holds, nested ones counted through; over ITEM_LIMIT raises RenderError.
-
-    Ten lists that each hold the one before twice compare a thousand leaves, forty would compare a million million.
-    """
-    leaves, waiting = 0, [held]
-    while waiting:
-        thing = waiting.pop()
-        if isinstance(thing, list | tuple):
-            waiting.extend(thing[: ITEM_LIMIT + 1])
-        elif isinstance(thing, dict):
-            waiting.extend(list(thing.values())[: ITEM_LIMIT + 1])
-        leaves += 1
-        if leaves > ITEM_LIMIT or len(waiting) > ITEM_LIMIT:
-            raise RenderError(f"a list of more than {ITEM_LIMIT:,} items")
-    return leaves
-
-
-def grown(length: int, before: int = 0) -> int:
-    """A text's coming length, checked before it is built: within TEXT_LIMIT or no longer than it was. Raises TooLongError."""
-    if length > max(TEXT_LIMIT, before):
-        raise TooLongError(f"a filter or operator would make a text of {length:,} characters")
-    return length
-
-
-def replace(value: object, old: object, new: object, count: object = None) -> str:
-    """`str.replace`, its result's length known before it is built."""
-    whole, gone, come = text(value), text(old), text(new)
-    most = -1 if count is None else count
-    if not isinstance(most, int):
-        raise RenderError(f"filter 'replace' takes a count, not {shown(count)}")
-    times = whole.count(gone) if most < 0 else min(most, whole.count(gone))
-    grown(len(whole) + times * (len(come) - len(gone)), len(whole))
-    return whole.replace(gone, come, most)
-
-
-def join(items: Iterable[object], separator: object = "") -> str:
-    """`str.join`, each item printable, the length counted on the way."""
-    between, parts, length = text(separator), [], 0
-    for item in items:
-        part = printable(item)
-        length = grown(length + len(part) + len(between))
-        parts.append(part)
-    return between.join(parts)
-
-
-def glue(parts: list[object]) -> object:
-    """The `~` operator: the parts as one text, or the blank that is among them."""
-    for part in parts:
-        if isinstance(part, Blank):
-            return part
-    return join(parts)
-
-
-@pass_environment
-def _join(environment: Environment, value: Iterable[object], d: object = "", attribute: str | int | None = None) -> str:
-    return join(value if attribute is None else map(make_attrgetter(environment, attribute), value), d)
-
-
-_CONVERSION = re.compile(r"%(?:\([^()]*\))?[#0\- +]*(?P<width>\*|\d*)(?:\.(?P<digits>\*|\d*))?(?P<how>.?)", re.S)
-
-
-def percent(pattern: str, values: object) -> str:
-    """`pattern % values` for text and numbers, sizes checked first. No `%r`, no `*` widths."""
-    length = len(pattern)
-    given = values.values() if isinstance(values, dict) else values if isinstance(values, tuple) else (values,)
-    longest = max((len(printable(value)) for value in given), default=0) + 400  # '%f' of 1e308 has 316 characters
-    for found in _CONVERSION.finditer(pattern):
-        if found["how"] not in set("sdiouxXeEfFgGc%") or "*" in {found["width"], found["digits"]}:
-            raise RenderError(f"the format {found[0]!r} cannot be used in a caption")
-        for size in (found["width"], found["digits"]):
-            if size:
-                length += sized(int(size[:9]))
-        length = grown(length + longest)
-    try:
-        return pattern % (values if isinstance(values, dict | tuple) else (values,))
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise RenderError(f"the format {shown(pattern)} does not suit its values: {error}") from error
-
-
-def _format(value: object, *args: object, **kwargs: object) -> str:
-    return percent(text(value), kwargs or args)
-
-
-def _indent(value: object, width: object = 4, first: bool = False, blank: bool = False) -> object:
-    lines, pad = text(value), width if isinstance(width, str) else " " * sized(width)
-    grown(len(lines) + (lines.count("\n") + 1) * len(pad), len(lines))
-    return FILTERS["indent"](lines, pad, first, blank)
-
-
-def _center(value: object, width: object = 80) -> str:
-    return text(value).center(sized(width))
-
-
-_REQUIRED = object()
-
-
-def _int(value: object, default: object = _REQUIRED, base: int = 10) -> object:
-    """Jinja's `int` makes 0 of what it cannot read; ours only makes what the template says."""
-    result = FILTERS["int"](value, _REQUIRED, base)
-    if result is _REQUIRED and default is _REQUIRED:
-        raise UnreadableError(f"filter 'int' cannot read {shown(value)}: it is not a whole number")
-    return default if result is _REQUIRED else result
-
-
-def _float(value: object, default: object = _REQUIRED) -> object:
-    result = FILTERS["float"](value, _REQUIRED)
-    if result is _REQUIRED and default is _REQUIRED:
-        raise UnreadableError(f"filter 'float' cannot read {shown(value)}: it is not a number")
-    return default if result is _REQUIRED else result
-
-
-def _round(value: object, precision: object = 0, method: str = "common") -> object:
-    return FILTERS["round"](value, sized(precision), method)
-
-
-def _parts(name: str) -> Callable[..., object]:
-    def parts(value: Iterable[object], count: object, fill_with: object = None) -> object:
-        if sized(count) < 1:
-            raise BadArgumentError(f"filter '{name}' takes a number from 1, not {shown(count)}")
-        return FILTERS[name](value, count, fill_with)
-
-    return parts
-
-
-# Left out on purpose: random (a preview would not be what goes out), safe, escape, tojson, xmlattr, urlize (a caption
-# is plain text), pprint (a repr), attr (a way round the attribute list), wordwrap (quadratic on one long word).
-# fmt: off
-_JINJAS = [
-    "abs", "capitalize", "count", "d", "default", "dictsort", "filesizeformat", "first", "groupby", "items", "last",
-    "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr",
-    "sort", "string", "striptags", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
-]
-# fmt: on
-_BOUNDED: Mapping[str, Callable[..., object]] = {
-    "batch": _parts("batch"),
-    "center": _center,
-    "float": _float,
-    "format": _format,
-    "indent": _indent,
-    "int": _int,
-    "join": _join,
-    "replace": replace,
-    "round": _round,
-    "slice": _parts("slice"),
-}
-# These make text of whatever they are given, lists and none included, so they are only given text and numbers.
-_TEXTUAL = {
-    "capitalize",
-    "lower",
-    "string",
-    "striptags",
-    "title",
-    "trim",
-    "truncate",
-    "upper",
-    "urlencode",
-    "wordcount",
-}
-_BLANK_AWARE = {"default", "d", "length", "count"}
-
-
-def _size(value: object) -> int:
-    return len(value) if isinstance(value, str | list | tuple | dict | range) else 1
-
-
-def _guarded(name: str, filter_: Callable[..., object], meter: Meter) -> Callable[..., object]:
-    at = 1 if hasattr(filter_, "jinja_pass_arg") else 0
-
-    @wraps(filter_)
-    def guard(*args: object, **kwargs: object) -> object:
-        value = args[at]
-        if type(value) is str:
-            meter.spend(4 + len(value) // 32)
-        elif isinstance(value, Blank) and name not in _BLANK_AWARE:
-            return value
-        else:
-            meter.spend(4 + _size(value) // 32)
-            if name in _TEXTUAL:
-                value = text(value)
-            elif isinstance(value, Iterator):
-                value = meter.each(value)
-            args = (*args[:at], value, *args[at + 1 :])
-        result = filter_(*args, **kwargs)
-        if isinstance(result, str):
-            meter.spend(grown(len(result), _size(value)) // 32)
-            return str(result)
-        if isinstance(result, list | tuple | dict):
-            meter.spend(weigh(result) // 32)
-        return result
-
-    return guard
-
-
-def guarded_filters(meter: Meter) -> dict[str, Callable[..., object]]:
-    """Every filter a caption may use, by name, counting against this meter."""
-    chosen = {name: FILTERS[name] for name in _JINJAS} | dict(_BOUNDED) | dict(OURS)
-    return {name: _guarded(name, filter_, meter) for name, filter_ in chosen.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runner.errors import LedgerError, LockedError
@@ -28,14 +28,17 @@ def campaign_lock(folder: Path, campaign: str, holder: str) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             other = os.pread(descriptor, 500, 0).decode(errors="replace").strip() or "another program"
             raise LockedError(
                 f"campaign {campaign} is being sent by {other}; nothing was sent by this command. "
                 f"Wait for it, or stop it there with Ctrl-C or from here with: campaign pause {campaign}"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode(), 0)
+        except OSError as error:  # a file system without locks
+            raise LedgerError(f"{path} cannot be locked: {error.strerror}. Put the workspace on a local disk") from None
+        with suppress(OSError):  # a full disk: the name is a courtesy, the lock is held all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder.encode(), 0)
         yield
     finally:
         os.close(descriptor)

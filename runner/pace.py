@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from runner.units import Rate
@@ -23,8 +24,10 @@ MARGIN = 0.002  # seconds added to every window: timers and clocks have a grain 
 CATCH_UP = 0.2  # seconds of even spacing that may be made up for after a hiccup
 LONGEST_LEAD = 0.02  # seconds: at most so early is a slot handed out, to make the intent durable meanwhile
 LONGEST_CORRECTION = 0.025  # seconds: a slower reply says more about the provider than about the way there
-GIVE_BACK = 2.0  # seconds: a slot that must wait longer than this after its intent is given back instead
-FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 1.0, 60.0
+GIVE_BACK = 2.0  # seconds: the longest wait between intent and request; a slot that must wait longer is given back
+FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 1.0, 60.0  # seconds
+LONGEST_SLEEP = 1.0  # seconds: a slot that is dropped meanwhile may make an earlier moment possible
+POLL = 0.02  # seconds between looks at whether the probe has been answered
 _PENDING = math.inf
 
 
@@ -40,41 +43,52 @@ class _Window:
             self.stamps[self.next % self.count] = stamp
             self.next += 1
 
+    def take(self) -> tuple[int, float]:
+        """The next place, and the stamp that stood there."""
+        place = self.next % self.count
+        self.next += 1
+        old, self.stamps[place] = self.stamps[place], _PENDING
+        return place, old
+
 
 class Slot:
-    """Leave to send one request. `ready`, then `sent` when the bytes are written, `answered` when the reply is there."""
+    """Leave to send one request. `ready`, then `sent` when the bytes are written, `answered` when it is over.
 
-    __slots__ = ("_old", "_pace", "_places", "_released_at", "_reserved_at", "_stamp")
+    A slot ends once, with `answered` or `drop`; whatever is called after that changes nothing.
+    """
 
-    def __init__(self, pace: Pace, places: list[int], old: list[float], reserved_at: float, released_at: float) -> None:
+    __slots__ = ("_pace", "even_before", "left_at", "over", "places", "release", "reserved_at", "stamp", "unused")
+
+    def __init__(
+        self, pace: Pace, places: Sequence[tuple[int, float]], reserved_at: float, release: float, even_before: float
+    ) -> None:
         self._pace = pace
-        self._places = places
-        self._old = old
-        self._reserved_at = reserved_at
-        self._released_at = released_at
-        self._stamp: float | None = None
+        self.places = places  # in each ring: the place, and the stamp that stood there before
+        self.reserved_at = reserved_at
+        self.release = release  # not before this moment
+        self.even_before = even_before
+        self.left_at: float | None = None  # when it was let go
+        self.stamp: float | None = None  # when its bytes were written
+        self.over = False
+        self.unused = False
 
     async def ready(self) -> bool:
         """Wait for the exact moment. False: the sender has been told to wait meanwhile, the slot is given back."""
-        return await self._pace._ready(self, self._reserved_at, self._released_at)
+        return await self._pace._ready(self)
 
     def sent(self) -> None:
         """The request's bytes are being written."""
-        if self._stamp is None:
-            self._stamp = self._pace._clock()
-            self._pace._set(self._places, self._stamp)
+        if self.stamp is None and not self.over:
+            self._pace._stamp(self)
 
-    def answered(self) -> None:
-        """The reply is complete (or given up): the request may have arrived later than it was written."""
-        if self._stamp is not None:
-            self._pace._correct(self._places, self._stamp)
-        self._pace._done()
+    def answered(self, *, complete: bool = True) -> None:
+        """It is over: the reply is complete, or lost. Without `sent` before, nothing was used up."""
+        if not self.over:
+            self._pace._answered(self, complete=complete)
 
     def drop(self) -> None:
-        """Nothing was sent after all: each ring keeps the stamp that stood there before."""
-        if self._stamp is None:
-            self._pace._restore(self._places, self._old)
-        self._pace._done()
+        """Nothing will be sent after all: nothing is used up. After `sent` the same as `answered`."""
+        self.answered(complete=False)
 
 
 class Pace:
@@ -92,18 +106,22 @@ class Pace:
         self._clock = clock
         self._sleep = sleep
         now = clock()
-        past = [now - age for age in recent]
+        past = sorted(now - age for age in recent)
         self._windows = [_Window(rate, past) for rate in rates]
-        shortest = min(rates, key=lambda rate: rate.window, default=None)
+        shortest = _shortest(rates)
         self._gap = shortest.window / shortest.count if shortest is not None else 0.0
-        self._next_even = max(now, past[-1] + self._gap) if past else now
+        self._next_even = past[-1] + self._gap if past else -math.inf  # the grid starts with the first request
         self._paused_until = now + paused_for
         self._turn = asyncio.Lock()
-        self._stamped = asyncio.Event()
+        self._changed = asyncio.Event()
         self._lead = 0.0
         self._fastest = math.inf
-        self._outstanding = 0
-        self._probing = False
+        self._granted: deque[Slot] = deque()  # in the order handed out, from the first that is not yet written
+        self._outstanding = 0  # slots that are not over
+        self._leaving = 0  # of these: let go, a reply to come
+        self._started = False
+        self._probing = paused_for > 0
+        self._cooled_at = -math.inf
         self._in_a_row = 0
 
     # --- one request ------------------------------------------------------------------------------------------------
@@ -112,94 +130,143 @@ class Pace:
         """Wait for a turn, first come first served. Cancelling gives the turn to the next one; nothing is used up."""
         async with self._turn:
             while True:
-                while self._probing and self._outstanding:
-                    await self._until_stamped()
+                if self._probing and self._outstanding:
+                    await self._change()
+                    continue
                 release = self._earliest()
                 if release == _PENDING:  # the request N places before has not been written yet
-                    await self._until_stamped()
+                    await self._change()
                     continue
                 wait = release - self._lead - self._clock()
                 if wait <= 0:
-                    break
-                await self._sleep(max(wait, 0.001))
-            now = self._clock()
-            if self._gap:
-                self._next_even = max(self._next_even, now - CATCH_UP) + self._gap
-            places, old = [], []
-            for window in self._windows:
-                place = window.next % window.count
-                window.next += 1
-                places.append(place)
-                old.append(window.stamps[place])
-                window.stamps[place] = _PENDING
-            self._outstanding += 1
-            return Slot(self, places, old, now, release)
+                    return self._grant(release)
+                await self._sleep(min(max(wait, 0.001), LONGEST_SLEEP))
+
+    def _grant(self, release: float) -> Slot:
+        now = self._clock()
+        even_before = self._next_even
+        if self._gap:
+            # The time before the first request and a pause are no hiccups to be made up for: that would be a burst after them.
+            floor = max(now - CATCH_UP, self._paused_until) if self._started else now
+            self._next_even = max(self._next_even, floor) + self._gap
+        self._started = True
+        slot = Slot(self, [window.take() for window in self._windows], now, release, even_before)
+        self._granted.append(slot)
+        self._outstanding += 1
+        return slot
 
     def _earliest(self) -> float:
-        earliest = max(self._next_even if self._gap else 0.0, self._paused_until)
+        earliest = max(self._next_even, self._paused_until)
         for window in self._windows:
             earliest = max(earliest, window.stamps[window.next % window.count] + window.length)
         return earliest
 
-    async def _until_stamped(self) -> None:
-        self._stamped.clear()
-        await self._stamped.wait()
+    async def _change(self) -> None:
+        """Until some slot is written or over, or probing ends. Only the holder of the turn waits here."""
+        self._changed.clear()
+        await self._changed.wait()
 
-    async def _ready(self, slot: Slot, reserved_at: float, released_at: float) -> bool:
-        took = self._clock() - reserved_at
-        self._lead = min(LONGEST_LEAD, 0.9 * self._lead + 0.1 * took) if self._gap else 0.0
-        while True:
-            wait = max(released_at, self._paused_until) - self._clock()
-            if wait <= 0:
-                return True
-            if wait > GIVE_BACK:
-                slot.drop()
-                return False
-            await self._sleep(max(wait, 0.001))
+    async def _ready(self, slot: Slot) -> bool:
+        arrived = self._clock()
+        if self._gap:
+            self._lead = min(LONGEST_LEAD, 0.9 * self._lead + 0.1 * (arrived - slot.reserved_at))
+        try:
+            while not slot.over:
+                now = self._clock()
+                wait = max(slot.release, self._paused_until) - now
+                if wait <= 0 and not (self._probing and self._leaving):
+                    slot.left_at = now
+                    self._leaving += 1
+                    return True
+                if now - arrived + max(wait, 0.0) > GIVE_BACK:
+                    break
+                await self._sleep(max(wait, 0.001) if wait > 0 else POLL)
+        except BaseException:
+            slot.drop()
+            raise
+        slot.drop()
+        return False
 
-    def _set(self, places: Sequence[int], stamp: float) -> None:
-        for window, place in zip(self._windows, places, strict=True):
-            window.stamps[place] = stamp
-        self._stamped.set()
+    def _stamp(self, slot: Slot) -> None:
+        slot.stamp = self._clock()
+        for window, (place, _) in zip(self._windows, slot.places, strict=True):
+            window.stamps[place] = slot.stamp
+        self._tidy()
+        self._changed.set()
 
-    def _correct(self, places: Sequence[int], stamp: float) -> None:
+    def _answered(self, slot: Slot, *, complete: bool) -> None:
+        slot.over = True
+        if slot.stamp is None:
+            slot.unused = True
+            for window, (place, old) in zip(self._windows, slot.places, strict=True):
+                window.stamps[place] = old
+            self._tidy()
+        else:
+            self._correct(slot.places, slot.stamp, complete=complete)
+        if slot.left_at is not None:
+            self._leaving -= 1
+        self._outstanding -= 1
+        self._changed.set()
+
+    def _tidy(self) -> None:
+        """Unused slots at the end of the row give their turn to the next one; those in its middle only lose it."""
+        while self._granted and self._granted[-1].unused:
+            slot = self._granted.pop()
+            self._next_even = slot.even_before
+            for window in self._windows:
+                window.next -= 1
+        while True:  # what stands before a written one can give nothing back any more
+            unused = next((i for i, slot in enumerate(self._granted) if not slot.unused), len(self._granted))
+            if unused == len(self._granted) or self._granted[unused].stamp is None:
+                return
+            for _ in range(unused + 1):
+                self._granted.popleft()
+
+    def _correct(self, places: Sequence[tuple[int, float]], stamp: float, *, complete: bool) -> None:
         took = self._clock() - stamp
-        self._fastest = min(self._fastest, took)
-        later = stamp + min(took - self._fastest, LONGEST_CORRECTION)
-        for window, place in zip(self._windows, places, strict=True):
+        if complete:  # a connection that breaks at once says nothing about the way there
+            self._fastest = min(self._fastest, took)
+        later = stamp + min(max(took - self._fastest, 0.0), LONGEST_CORRECTION)
+        for window, (place, _) in zip(self._windows, places, strict=True):
             if window.stamps[place] == stamp:  # not yet handed on to the next request in this place
                 window.stamps[place] = later
 
-    def _restore(self, places: Sequence[int], old: Sequence[float]) -> None:
-        for window, place, stamp in zip(self._windows, places, old, strict=True):
-            window.stamps[place] = stamp
-        self._stamped.set()
-
-    def _done(self) -> None:
-        self._outstanding -= 1
-        self._stamped.set()
-
     # --- the sender as a whole ------------------------------------------------------------------------------------------
 
-    def cool_down(self, asked: float | None = None) -> float:
+    def cool_down(self, asked: float | None = None, slot: Slot | None = None) -> float:
         """The provider said 'slow down', or cannot be reached: everybody waits, then one request tries the water.
 
-        `asked` is the provider's own Retry-After in seconds; without it 1 s, doubling each time in a row up to 60 s.
-        Returns the seconds from now. Several replies of one batch count as one refusal.
+        `asked` is the provider's own Retry-After in seconds, the least that is waited; without it, or when that has not been
+        enough, 1 s, doubling each time in a row up to 60 s. `slot` is the request that was refused: refusals of requests that
+        left before the last cool-down began belong to it.
+        Returns the seconds from now; 0.0 when this changes nothing.
         """
         now = self._clock()
-        if not self._probing or now >= self._paused_until:
+        until = now + (asked or 0.0)
+        if self._left_since(slot):
             self._in_a_row += 1
-        own = min(LONGEST_COOL_DOWN, FIRST_COOL_DOWN * 2.0 ** min(self._in_a_row - 1, 30))
-        self._paused_until = max(self._paused_until, now + (asked if asked is not None else own))
+            self._cooled_at = now
+            self._probing = True
+            until = max(until, now + min(LONGEST_COOL_DOWN, FIRST_COOL_DOWN * 2.0 ** min(self._in_a_row - 1, 30)))
+        if until <= max(self._paused_until, now):
+            return 0.0
+        self._paused_until = until
         self._probing = True
-        return self._paused_until - now
+        return until - now
 
-    def reached(self) -> None:
-        """A reply that is not a refusal of the whole sender: back to the full rate."""
-        self._probing = False
-        self._in_a_row = 0
-        self._stamped.set()
+    def reached(self, slot: Slot | None = None) -> None:
+        """A reply that is not a refusal of the whole sender: back to the full rate.
+
+        `slot` is the request it answers; one that left before the cool-down began proves nothing about the time after it.
+        """
+        if self._left_since(slot):
+            self._probing = False
+            self._in_a_row = 0
+            self._changed.set()
+
+    def _left_since(self, slot: Slot | None) -> bool:
+        """Whether the request was let go after the last cool-down began."""
+        return slot is None or slot.left_at is None or slot.left_at > self._cooled_at
 
     @property
     def cool_downs_in_a_row(self) -> int:
@@ -207,12 +274,16 @@ class Pace:
         return self._in_a_row
 
 
+def _shortest(rates: Sequence[Rate]) -> Rate | None:
+    """The limit of the shortest window, the strictest of several."""
+    return min(rates, key=lambda rate: (rate.window, rate.count), default=None)
+
+
 def seconds_for(count: int, rates: Sequence[Rate]) -> float:
     """How long `count` requests take at least under these limits, from a standing start; 0 without limits."""
-    if not rates or count <= 0:
+    shortest = _shortest(rates)
+    if shortest is None or count <= 0:
         return 0.0
-    shortest = min(rates, key=lambda rate: rate.window)
-    longest = (count - 1) * shortest.window / shortest.count
-    for rate in rates:
-        longest = max(longest, (count - 1) // rate.count * rate.window)
-    return longest
+    gap = shortest.window / shortest.count
+    waits = ((*divmod(count - 1, rate.count), rate.window) for rate in rates)
+    return max(full * window + rest * gap for full, rest, window in waits)

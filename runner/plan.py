@@ -149,6 +149,11 @@ def _preamble(campaign: Campaign) -> bytes:
     return orjson.dumps([campaign.name, settings], option=orjson.OPT_SORT_KEYS)
 
 
+def _from_root(campaign: Campaign) -> str:
+    path, root = campaign.path.resolve(), campaign.workspace.root.resolve()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
 def draft_of(campaign: Campaign, plan: Plan, ledger: SqlLedger) -> CampaignDraft:
     """What the ledger is told when the plan is adopted."""
     return CampaignDraft(
@@ -158,7 +163,7 @@ def draft_of(campaign: Campaign, plan: Plan, ledger: SqlLedger) -> CampaignDraft
         columns=plan.columns,
         phone_column=campaign.audience.phone,
         settings={
-            "file": campaign.path.name,
+            "file": _from_root(campaign),
             "formats": list(campaign.report.formats),
             "rate": [str(rate) for rate in campaign.rates],
             "rates": [[rate.count, rate.window] for rate in campaign.rates],

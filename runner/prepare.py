@@ -128,8 +128,8 @@ def prepare(task: PreparationTask) -> Iterator[Event]:
     reader = PhoneReader(
         task.default_region, frozenset(task.allowed_countries) if task.allowed_countries is not None else None
     )
-    pipeline = _Pipeline(task, reader)
     yield from _suppressed(task)
+    pipeline = _Pipeline(task, reader)
     yield pipeline.opened()
     position = 0
     for chunk in pipeline.audience.rows(CHUNK):

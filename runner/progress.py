@@ -107,7 +107,7 @@ class Bar:
 
     def _postfix(self) -> None:
         eta = self._tally.eta()
-        left = f", {duration_text(eta)} left" if eta is not None else ""
+        left = f", {duration_text(eta)} left" if eta else ""
         rate = self._tally.rate
         speed = f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min"
         failed = self._tally.done.get(Status.REJECTED, 0) + self._tally.done.get(Status.NOT_SENT, 0)

@@ -59,8 +59,9 @@ class Recorder:
         self._wake()
 
     def _wake(self) -> None:
-        self._idle.clear()
-        self._work.set()
+        if self.failed is None:  # after a failure nobody would ever say 'idle' again
+            self._idle.clear()
+            self._work.set()
 
     async def claim(self, n: int, now: int, only: Sequence[str] | None) -> list[Claim]:
         """Claim up to `n` recipients."""
@@ -103,6 +104,7 @@ class Recorder:
         try:
             if self._finishes:  # the ledger failed earlier: try once more, outcomes are worth it
                 finishes, self._finishes = self._finishes, []
+                self._ledger.use_spare_space()
                 await self.call(lambda: self._ledger.apply(*self._key, finishes, ()))
         finally:
             self._writer.shutdown()

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from runner.campaign import AudienceBlock, CampaignModel, MessageBlock, ReportBlock, SendBlock
+from runner.breaker import Share
+from runner.campaignfile import (
+    BLOCKS,
+    COUNT_TYPE,
+    DURATION_TYPE,
+    RATE_TYPE,
+    REGION_TYPE,
+    SHARE_TYPE,
+    VARIABLE_PATTERN,
+    CampaignModel,
+    StopBlock,
+    schema,
+)
 from runner.providers import PROVIDERS
 from runner.units import duration_text
+from runner.yamlfile import yaml_text
 
 
 def provider_lines() -> Iterator[str]:
@@ -30,54 +44,94 @@ def provider_lines() -> Iterator[str]:
         yield ""
 
 
-def campaign_file_page() -> str:
-    """docs/campaign-file.md, kept equal to the models by a test."""
-    lines = [
-        "# The campaign file",
-        "",
-        "This page is made from the program's own models (`make docs`); a test keeps the two equal.",
-        "",
-        "Unknown keys, repeated keys, anchors, aliases, tags and values that YAML readers would change (leading zeros, `no`,",
-        "`21:00`) are errors that name file, line, key and what to write instead. Durations are written `30s`, `5min`, `2h`,",
-        "`1day`; rates `20/s`, `10/min`, `500/h`, `2000/day`. `${VAR}` is read from the environment or `.env`, in the provider",
-        "block only. For completion in an editor, write `campaign schema > campaigns/campaign.schema.json` and begin the file",
-        "with `# yaml-language-server: $schema=campaign.schema.json`.",
-        "",
-    ]
-    lines += _section("", CampaignModel, skip={"audience", "message", "send", "report"})
-    blocks: tuple[tuple[str, type[BaseModel]], ...] = (
-        ("audience", AudienceBlock),
-        ("message", MessageBlock),
-        ("send", SendBlock),
-        ("report", ReportBlock),
-    )
-    for name, model in blocks:
-        lines += _section(name, model)
-    for provider in PROVIDERS.values():
-        lines += _section(f"provider, name: {provider.name}", provider.settings)
-    return "\n".join(lines).rstrip() + "\n"
+def campaign_file_page(prose: str) -> str:
+    """docs/campaign-file.md: `prose` (docs/campaign-file.in.md) with a table of keys for each `{{keys: BLOCK}}` in it.
+
+    BLOCK is `top`, a block's name, or a provider's. Raises KeyError for any other, ValueError when one has no place.
+    """
+    tables = dict(_tables())
+    page = re.sub(r"^\{\{keys: ([a-z]+)\}\}$", lambda match: tables.pop(match[1]), prose, flags=re.MULTILINE)
+    if tables:
+        raise ValueError(f"no place for the keys of {', '.join(tables)}")
+    return page
 
 
-def _section(title: str, model: type[BaseModel], skip: frozenset[str] | set[str] = frozenset()) -> list[str]:
-    lines = [f"## {title}" if title else "## Top level", "", "| key | meaning | default |", "|---|---|---|"]
+def _tables() -> Iterator[tuple[str, str]]:
+    specs = schema()
+    definitions = specs["$defs"]
+    assert isinstance(definitions, dict)  # noqa: S101 - it has just been made; for the type checker
+    yield "top", _table(CampaignModel, specs)
+    yield "stop", _table(StopBlock, _part(definitions, "StopBlock"))
+    for name, block in BLOCKS.items():
+        yield name, _table(block, definitions[block.__name__])
+    variants = _part(_part(specs, "properties"), "provider")["oneOf"]
+    assert isinstance(variants, list)  # noqa: S101 - likewise
+    for provider, spec in zip(PROVIDERS.values(), variants, strict=True):
+        yield provider.name, _table(provider.settings, spec)
+
+
+def _table(model: type[BaseModel], spec: Mapping[str, object]) -> str:
+    lines = ["| key | what it is | meaning | default | example |", "|---|---|---|---|---|"]
     for name, info in model.model_fields.items():
-        if name not in skip:
-            meaning = (info.description or "").replace("|", "\\|")
-            lines.append(f"| `{name}` | {meaning} | {_default(info, bare=True)} |")
-    return [*lines, ""]
+        meaning = (info.description or "").replace("|", "\\|")
+        example = next(iter(info.examples or []), None)
+        shown = f"`{yaml_text(example)}`" if example is not None and not isinstance(example, dict) else ""
+        kind = _kind(_part(_part(spec, "properties"), name))
+        lines.append(f"| `{name}` | {kind} | {meaning} | {_default(info, bare=True)} | {shown} |")
+    return "\n".join(lines)
+
+
+def _part(spec: Mapping[str, object], key: str) -> Mapping[str, object]:
+    part = spec[key]
+    assert isinstance(part, dict)  # noqa: S101 - a JSON Schema of our own making; for the type checker
+    return part
+
+
+_NAMED: tuple[tuple[Mapping[str, object], str], ...] = (
+    (DURATION_TYPE, "duration"),
+    (RATE_TYPE, "rate, or a list of rates"),
+    (REGION_TYPE, "country"),
+    (SHARE_TYPE, "share, or `never`"),
+    (COUNT_TYPE, "whole number, or `never`"),
+)
+_KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+
+
+def _kind(spec: Mapping[str, object]) -> str:
+    """What a value is, in words, from its JSON Schema."""
+    if spec.get("pattern") == f"^{VARIABLE_PATTERN}$":
+        return "`${VARIABLE}`"
+    for known, name in _NAMED:
+        if known.items() <= spec.items():
+            return name
+    choices = spec.get("enum")
+    if isinstance(choices, list):
+        return "one of " + ", ".join(f"`{choice}`" for choice in choices)
+    if "const" in spec:
+        return f"`{spec['const']}`"
+    if "$ref" in spec or "oneOf" in spec:
+        return "block"
+    if spec.get("type") == "array":
+        return f"list: {_kind(_part(spec, 'items'))}"
+    if spec.get("type") == "object":
+        return "block: names and values"
+    kind = _KINDS[str(spec["type"])]
+    if "minimum" in spec and "maximum" in spec:
+        kind += f", {spec['minimum']} to {spec['maximum']}"
+    return kind
 
 
 def _default(info: FieldInfo, *, bare: bool = False) -> str:
     if info.is_required() or info.default is PydanticUndefined:
         return "needed" if bare else "(needed)"
-    if info.default is None:
-        return ""
     value = info.default
+    if value is None or isinstance(value, BaseModel) or value in ([], {}):
+        return ""
     text = (
         duration_text(value)
         if isinstance(value, float)
-        else str(value).lower()
-        if isinstance(value, bool)
         else str(value)
+        if isinstance(value, Share)
+        else yaml_text(value)
     )
     return f"`{text}`" if bare else f"(default {text})"

@@ -36,8 +36,9 @@ _FINAL = {
 def decide(outcome: Outcome, attempt: int, policy: RetryPolicy, random: Callable[[], float]) -> Decision:
     """Only what certainly was not sent is tried again. `attempt` counts from 1, `random` gives [0, 1).
 
-    wait = backoff * 2^(attempt-1), at most LONGEST_WAIT, times a factor in [0.5, 1). A throttled message (429) is not
-    counted against `retries`: being told to slow down says nothing about the recipient.
+    wait = backoff * 2^(attempt-1), at most LONGEST_WAIT, times a factor in [0.5, 1); a longer Retry-After wins. A throttled
+    message (429) is not counted against `retries`, and is to be left out of `attempt` later on: being told to slow down says
+    nothing about the recipient.
     """
     final = _FINAL.get(outcome.verdict)
     if final is not None:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
-import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
+from runner.breaker import Breaker
 from runner.campaign import Campaign
-from runner.engine import Ending, Engine, Orders
+from runner.engine import Ending
 from runner.errors import CampaignError, ExitCode, StalePlanError
 from runner.ledger.base import Counts, Recovered
-from runner.ledger.sql import SqlLedger, now_us
+from runner.ledger.sql import SqlLedger
 from runner.lock import campaign_lock
 from runner.model import SkipReason, Status
 from runner.moments import moment_text
 from runner.outcome_files import Written, write_outcome
-from runner.pace import Pace
 from runner.plan import Plan, draft_of, open_plan
-from runner.progress import Progress, Tally, open_progress
-from runner.recorder import Recorder
-from runner.retry import RetryPolicy
-from runner.transport import Transport
+from runner.progress import Tally, open_progress
+from runner.sending import Sending, deadline_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +31,14 @@ class SendOptions:
     only: tuple[str, ...] | None = None  # E.164 digits
     approved_hash: str | None = None
     quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a person is asked: whether the plan is right, and whether to go on after the canary."""
+
+    approve: Callable[[Plan, Recovered], bool]
+    go_on: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,7 @@ class SendReport:
         return ExitCode.UNFINISHED if failed or expired or self.ending.word == "cancelled" else ExitCode.OK
 
 
-def send(
-    campaign: Campaign, ledger: SqlLedger, options: SendOptions, approve: Callable[[Plan, Recovered], bool]
-) -> SendReport | None:
+def send(campaign: Campaign, ledger: SqlLedger, options: SendOptions, ask: Ask) -> SendReport | None:
     """Plan, ask, send, write the results. None when the person said no. Raises CampaignError.
 
     Everything happens under the campaign's lock, so that a second runner cannot plan what the first is sending.
@@ -89,13 +89,13 @@ def send(
                 )
             _check_only(campaign, staging.has_number, options)
             staging.rest()
-            if plan.difference.to_send and not approve(plan, recovered):
+            if plan.difference.to_send and not ask.approve(plan, recovered):
                 return None
             campaign_id = ledger.adopt(staging, draft_of(campaign, plan, ledger))
         started = time.monotonic()
         ending, attempted = Ending("nothing"), 0
         if plan.difference.to_send:
-            ending, attempted = _run(campaign, ledger, campaign_id, plan, options, owner)
+            ending, attempted = _run(campaign, ledger, campaign_id, plan, options, ask, owner)
         written, ending = _write(campaign, ledger, ending)
         return SendReport(
             plan, recovered, ending, ledger.counts(campaign_id), attempted, written, time.monotonic() - started
@@ -134,15 +134,23 @@ def _write(campaign: Campaign, ledger: SqlLedger, ending: Ending) -> tuple[Writt
 
 
 def _run(
-    campaign: Campaign, ledger: SqlLedger, campaign_id: int, plan: Plan, options: SendOptions, owner: str
+    campaign: Campaign, ledger: SqlLedger, campaign_id: int, plan: Plan, options: SendOptions, ask: Ask, owner: str
 ) -> tuple[Ending, int]:
     run_id = ledger.begin_run(campaign_id, owner, plan.hash)
     to_send = len(options.only) if options.only is not None else plan.difference.to_send
-    tally = Tally(min(to_send, options.limit or to_send), campaign.rates, time.monotonic)
+    to_send = min(to_send, options.limit or to_send)
+    tally = Tally(to_send, campaign.rates, time.monotonic)
     progress = open_progress(tally, settled_before=sum(plan.difference.settled.values()), quiet=options.quiet)
+    shared_image = "{" not in campaign.message.image
+    breaker = Breaker(campaign.send.stop_when.limits(), shared_image=shared_image)
+    sending = Sending(campaign, ledger, campaign_id, run_id, progress, breaker, options.only, deadline_of(campaign))
+    canary = campaign.send.canary
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as loop:
-            ending = loop.run(_drive(campaign, ledger, campaign_id, run_id, options, progress))
+        with ledger.spare_space():
+            if canary is not None and canary < to_send and not plan.difference.settled.get(Status.ACCEPTED):
+                ending = sending.with_canary(canary, options.limit, ask.go_on)
+            else:
+                ending = sending.run(options.limit)
     finally:
         progress.close()
     if ending.word == "expired":
@@ -152,105 +160,3 @@ def _run(
     if ending.word != "failed":
         ledger.end_run(run_id, ending.word)
     return ending, tally.finished
-
-
-async def _drive(
-    campaign: Campaign,
-    ledger: SqlLedger,
-    campaign_id: int,
-    run_id: int,
-    options: SendOptions,
-    progress: Progress,
-) -> Ending:
-    loop = asyncio.get_running_loop()
-    sender_id = ledger.campaign(campaign.name).sender_id
-    recorder = Recorder(ledger, campaign_id, run_id, sender_id)
-    transport = Transport(connections=campaign.concurrency, timeout=campaign.send.timeout)
-    async with transport:
-        engine = Engine(
-            recorder=recorder,
-            transport=transport,
-            build=partial(campaign.provider.build, campaign.settings),
-            read=partial(campaign.provider.judge, campaign.settings),
-            pace=_pace(campaign, ledger, sender_id),
-            progress=progress,
-            orders=Orders(
-                concurrency=campaign.concurrency,
-                policy=RetryPolicy(campaign.send.retries, campaign.send.backoff),
-                deadline=_deadline(campaign),
-                limit=options.limit,
-                only=options.only,
-            ),
-            clock=now_us,
-            random=random.random,
-        )
-        stop = _Stop(engine, progress)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, stop)
-        try:
-            if campaign.start_at is not None:
-                await _wait_until(campaign.start_at, stop, progress)
-            ending = await engine.run()
-        finally:
-            await recorder.close()
-    return ending
-
-
-class _Stop:
-    """What a signal does: the first one drains, the second one stops at once."""
-
-    def __init__(self, engine: Engine, progress: Progress) -> None:
-        self._engine = engine
-        self._progress = progress
-        self.asked = asyncio.Event()
-
-    def __call__(self) -> None:
-        if self.asked.is_set():
-            self._progress.note("stopping at once: what is on the wire becomes unknown")
-            self._engine.abort()
-        else:
-            self._progress.note("stopping: waiting for the replies on the way (press Ctrl-C again to stop at once)")
-            self.asked.set()
-            self._engine.drain("drained", "stopped by a signal")
-
-
-async def _wait_until(start_at: float, stop: _Stop, progress: Progress) -> None:
-    wait = start_at - time.time()
-    if wait > 0:
-        progress.note(f"waiting until {moment_text(start_at)}")
-    while (wait := start_at - time.time()) > 0 and not stop.asked.is_set():
-        try:
-            await asyncio.wait_for(stop.asked.wait(), min(wait, 60.0))  # in steps: the wall clock may be set meanwhile
-        except TimeoutError:
-            continue
-
-
-def _deadline(campaign: Campaign) -> int | None:
-    if campaign.deadline_after is not None:
-        return now_us() + int(campaign.deadline_after * 1e6)
-    return int(campaign.deadline * 1e6) if campaign.deadline is not None else None
-
-
-def _pace(campaign: Campaign, ledger: SqlLedger, sender_id: int) -> Pace:
-    """The budget as earlier runs of any campaign on this sender left it."""
-    now = now_us()
-    recent: Sequence[int] = ()
-    if campaign.rates:
-        window = max(rate.window for rate in campaign.rates)
-        recent = ledger.recent_starts(sender_id, now - int(window * 1e6), max(rate.count for rate in campaign.rates))
-    paused = ledger.sender(sender_id).paused_until
-    return Pace(
-        campaign.rates,
-        clock=time.monotonic,
-        recent=[max(0.0, (now - at) / 1e6) for at in recent],
-        paused_for=max(0.0, (paused - now) / 1e6),
-    )
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where the platform has it (a fifth to a third less processor time a request, measured)."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -63,6 +63,10 @@ class Transport:
         A cancelled task is a Lost attempt as well: what was written cannot be taken back.
         """
         assert self._session is not None  # noqa: S101 - a programming error, not input
+        if not all(value.isprintable() for value in request.headers.values()):
+            return Lost(
+                False, "unsendable", _UNSENDABLE, _UNSENDABLE
+            )  # aiohttp would see it after the hook 'headers sent'
         phase = _Phase(on_sent)
         try:
             async with self._session.request(
@@ -110,6 +114,8 @@ async def _bounded(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     return b"".join(chunks), False
 
 
+_UNSENDABLE = "a setting (the token?) holds a character that no HTTP header may hold"
+_NO_URL = "the provider's address is not a URL"
 _BEFORE = (  # class -> word, explanation; the first that fits, so the narrow ones come first
     (aiohttp.ClientConnectorCertificateError, "certificate", "the provider's certificate cannot be trusted"),
     (aiohttp.ClientConnectorSSLError, "tls", "no secure connection could be made"),
@@ -117,7 +123,8 @@ _BEFORE = (  # class -> word, explanation; the first that fits, so the narrow on
     (aiohttp.ClientConnectorError, "unreachable", "the provider's host cannot be reached"),
     (aiohttp.ConnectionTimeoutError, "connect_timeout", "the provider's host does not answer"),
     (TimeoutError, "connect_timeout", "the provider's host does not answer"),
-    (aiohttp.InvalidURL, "bad_address", "the provider's address is not a URL"),
+    (aiohttp.InvalidURL, "bad_address", _NO_URL),
+    (aiohttp.NonHttpUrlClientError, "bad_address", _NO_URL),
 )
 _AFTER = (
     (aiohttp.ServerDisconnectedError, "connection_lost", "the provider closed the connection without a reply"),

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
 
-_RATE = re.compile(r"\s*(\d{1,7})\s*/\s*(s|sec|second|m|min|minute|h|hour|d|day)\s*")
-_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|sec|m|min|h|d|day|days)\s*")
+# The same for Python's re and for the regular expressions of a JSON Schema, so that an editor and the program agree.
+RATE_PATTERN = r"\s*([0-9]{1,7})\s*/\s*(s|sec|second|m|min|minute|h|hour|d|day)\s*"
+DURATION_PATTERN = r"\s*([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*(ms|s|sec|m|min|h|d|day|days)\s*"
+_RATE = re.compile(RATE_PATTERN)
+_DURATION = re.compile(DURATION_PATTERN)
 _UNIT = {
     "sec": "s", "second": "s", "m": "min", "minute": "min", "hour": "h", "d": "day", "days": "day",
 }  # fmt: skip
@@ -35,9 +38,7 @@ def parse_rate(text: str) -> Rate:
     """`20/s`, `10/min`, `500/h`, `2000/day`. Raises ValueError with words for a person."""
     match = _RATE.fullmatch(text)
     if match is None:
-        raise ValueError(
-            f"{text!r} is not a rate; write a whole number and a unit, such as 20/s, 10/min, 500/h or 2000/day"
-        )
+        raise ValueError(f"{text!r} is not a rate; write a whole number and a unit: 20/s, 10/min, 500/h or 2000/day")
     count, unit = int(match[1]), match[2]
     if count == 0:
         raise ValueError(f"{text!r} would never send anything; the smallest rate is 1/day")
@@ -48,7 +49,7 @@ def parse_duration(text: str) -> float:
     """`500ms`, `30s`, `5min`, `2h`, `1day` in seconds. Raises ValueError with words for a person."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a duration; write a number and a unit, such as 30s, 5min, 2h or 1day")
+        raise ValueError(f"{text!r} is not a duration; write a number and a unit: 30s, 5min, 2h or 1day")
     unit = match[2]
     return float(match[1]) * SECONDS[_UNIT.get(unit, unit)]
 

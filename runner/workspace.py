@@ -41,20 +41,33 @@ class Workspace:
         return self.reports / (campaign + (SANDBOX_SUFFIX if self.sandbox else ""))
 
     def environment(self) -> dict[str, str]:
-        """The process environment over the values of the workspace's `.env` (the environment wins)."""
+        """The process environment over the values of the workspace's `.env` (the environment wins).
+
+        Raises InputError when `.env` cannot be read. Windows editors begin it with a byte order mark, which is no part
+        of the first name.
+        """
         dotenv = self.root / ".env"
-        values = dotenv_values(dotenv, interpolate=False) if dotenv.is_file() else {}
+        try:
+            values = dotenv_values(dotenv, interpolate=False, encoding="utf-8-sig") if dotenv.is_file() else {}
+        except UnicodeDecodeError:
+            raise InputError(Problem(str(dotenv), "is not UTF-8 text", "save it as UTF-8 in your editor")) from None
+        except OSError as error:
+            raise InputError(
+                Problem(str(dotenv), f"cannot be read: {error.strerror}", "check the file's permissions")
+            ) from None
         return {key: value for key, value in values.items() if value is not None} | dict(os.environ)
 
     def resolve(self, name: str, *, base: Path, where: str) -> Path:
         """A path named in a campaign file, relative to `base`. Raises InputError when it leads out of the workspace."""
+        if "\0" in name:
+            raise InputError(Problem(where, f"{name!r} holds a NUL character", "write the name again"))
         path = (base / name).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise InputError(
                 Problem(
                     where,
-                    f"{name!r} lies outside the workspace {self.root}",
-                    "copy the file beside the campaign file, or name the folder that holds both with --workspace",
+                    f"{name!r} lies outside the workspace ({self.root})",
+                    "copy it beside the campaign file, or name a folder that holds both: --workspace FOLDER",
                 )
             )
         return path
@@ -86,7 +99,9 @@ def campaign_name_from(text: str) -> str:
     try:
         match = re.search(r"^campaign:\s*[\"']?([A-Za-z0-9._-]+)", Path(text).read_text("utf-8-sig"), re.MULTILINE)
     except OSError as error:
-        raise InputError(Problem(text, f"cannot be read: {error.strerror}")) from None
+        raise InputError(Problem(text, f"cannot be read: {error.strerror}", "check the name")) from None
+    except UnicodeDecodeError:
+        raise InputError(Problem(text, "is not UTF-8 text", "save it as UTF-8 in your editor")) from None
     if match is None:
         raise InputError(Problem(text, "names no campaign", "the file needs a line such as 'campaign: spring-sale'"))
     return match[1]

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 import yaml
+from yaml.reader import ReaderError
 
 from runner.errors import InputError, Problem
 
@@ -21,25 +24,28 @@ KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+MAX_PROBLEMS = 5  # of one kind that are named; a file made of aliases has hundreds
+
+_SAVE_AS_UTF8 = "save the file as UTF-8 in your editor"
 
 _INT = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
 _TRUTH = {"true": True, "True": True, "false": False, "False": False}
 _NULLS = {"", "null", "~", "Null", "NULL"}
-# What YAML 1.1 readers turn into something else than what was typed, and what a person meant instead.
+# What YAML 1.1 readers turn into something else than what was typed.
 _SURPRISES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"[-+]?0[0-9_]+"), "a number with a leading zero is octal in YAML 1.1 and loses its zero"),
-    (re.compile(r"\+[0-9_]+"), "a number with a plus loses its plus in YAML"),
-    (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?"), "digits with colons are a base-60 number in YAML 1.1"),
-    (re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?"), "underscores vanish from numbers in YAML 1.1"),
-    (re.compile(r"[-+]?0[xXbo][0-9a-fA-F_]+"), "this is a hexadecimal, binary or octal number in YAML"),
-    (re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)"), "this is not a number that can be used here"),
-    (re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"), "scientific notation loses digits"),
+    (re.compile(r"[-+]?0[0-9_]+"), "many programs read a number that begins with 0 as another number"),
+    (re.compile(r"\+[0-9_]+"), "many programs drop the plus of a number"),
+    (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?"), "many programs read this as a number of seconds"),
+    (re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?"), "many programs drop the underscores of a number"),
+    (re.compile(r"[-+]?0[xXbo][0-9a-fA-F_]+"), "many programs read this as a hexadecimal, binary or octal number"),
+    (re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)"), "many programs read this as a special number"),
+    (re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"), "a number in this notation loses digits"),
     (
         re.compile(r"(yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF|y|Y|n|N)"),
-        "YAML 1.1 readers take this for true or false",
+        "many programs read this word as true or false",
     ),
-    (re.compile(r"TRUE|FALSE"), "this spelling of true or false is not portable"),
+    (re.compile(r"TRUE|FALSE"), "true and false are written in small letters"),
 )
 
 
@@ -60,6 +66,18 @@ class YamlFile:
     marks: dict[KeyPath, Mark] = field(default_factory=dict)
     value_marks: dict[KeyPath, Mark] = field(default_factory=dict)
 
+    def written(self, path: KeyPath) -> Tree:
+        """The value at `path` as the file has it, None where there is none."""
+        value = self.tree
+        for part in path:
+            if isinstance(value, dict) and isinstance(part, str):
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+            else:
+                return None
+        return value
+
     def where(self, path: KeyPath = ()) -> str:
         """`spring.yaml:12:3 send.rate`: the key if it is in the file, else the nearest part of the path that is."""
         probe = path
@@ -78,24 +96,41 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+def yaml_text(value: object) -> str:
+    """A value as it is written in a campaign file, on one line: `true`, `[TR, DE]`, `'{{ Photo }}'`."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1_000_000)
+    return text.removesuffix("...\n").strip()
+
+
 def read_yaml(path: Path) -> YamlFile:
     """Read and check one file. Raises InputError naming file, line, column and key."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise InputError(_missing(path)) from None
     except IsADirectoryError:
-        raise InputError(Problem(str(path), "this is a folder, not a campaign file")) from None
+        raise InputError(_folder(path)) from None
     except OSError as error:
-        raise InputError(Problem(str(path), f"cannot be read: {error.strerror}")) from None
+        raise InputError(
+            Problem(str(path), f"cannot be read: {error.strerror}", "check the file's permissions")
+        ) from None
     if len(raw) > MAX_BYTES:
-        raise InputError(Problem(path.name, f"is {len(raw):,} bytes; a campaign file is at most {MAX_BYTES:,} bytes"))
+        raise InputError(
+            Problem(
+                path.name,
+                f"is larger than {MAX_BYTES // 1024} KB, which no campaign file needs",
+                "name the campaign file (.yaml); the people go into the audience file, long captions into templates/",
+            )
+        )
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
+        raise InputError(Problem(f"{path.name}:1", "is not UTF-8 text (it looks like UTF-16)", _SAVE_AS_UTF8))
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(
-            Problem(f"{path.name}:{line}", "is not UTF-8 text", "save the file as UTF-8 in your editor")
+            Problem(f"{path.name}:{line}", "holds a letter that is not UTF-8 text", _SAVE_AS_UTF8)
         ) from None
     return parse_yaml(text, path)
 
@@ -105,9 +140,9 @@ def parse_yaml(text: str, path: Path) -> YamlFile:
     try:
         node = _compose(text, path)
     except yaml.YAMLError as error:
-        raise InputError(_syntax(path, error)) from None
+        raise InputError(_syntax(path, text, error)) from None
     except RecursionError:
-        raise InputError(Problem(path.name, f"is nested deeper than {MAX_DEPTH} levels")) from None
+        raise InputError(_too_deep(path.name)) from None
     file = YamlFile(path, None)
     problems: list[Problem] = []
     tree = _build(node, (), file, problems) if node is not None else None
@@ -118,7 +153,7 @@ def parse_yaml(text: str, path: Path) -> YamlFile:
 
 def _compose(text: str, path: Path) -> yaml.Node | None:
     """The node tree; anchors, aliases and explicit tags are refused while still events (an alias bomb never expands)."""
-    problems = list(_forbidden(text, path))
+    problems = list(islice(_forbidden(text, path), MAX_PROBLEMS))
     if problems:
         raise InputError(*problems)
     return yaml.compose(text, Loader=yaml.SafeLoader)
@@ -130,23 +165,26 @@ def _forbidden(text: str, path: Path) -> Iterator[Problem]:
         mark = event.start_mark
         at = f"{path.name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else path.name
         if isinstance(event, yaml.AliasEvent):
-            yield Problem(
-                at, f"alias *{event.anchor}: anchors and aliases are not used here", "write the value out again"
-            )
+            fix = f'write the value out here, or put it in quotes if it is text: "*{event.anchor} ..."'
+            yield Problem(at, f"*{event.anchor} is a YAML alias; aliases are not used here", fix)
         elif isinstance(event, yaml.NodeEvent) and event.anchor:
-            yield Problem(at, f"anchor &{event.anchor}: anchors and aliases are not used here", "remove the anchor")
+            yield Problem(at, f"&{event.anchor} is a YAML anchor; anchors are not used here", f"remove &{event.anchor}")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
-            yield Problem(
-                at, f"tag {event.tag}: tags are not used here", "remove the tag, quote the value if it is text"
-            )
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            fix = f"remove {tag}, or put the value in quotes if it is text that begins with !"
+            yield Problem(at, f"{tag} is a YAML tag; tags are not used here", fix)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                yield Problem(at, "a second document starts here", "one campaign per file: remove the '---'")
+                yield Problem(
+                    at,
+                    "a second document starts here (---)",
+                    "one campaign per file: remove the '---', or make two files",
+                )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                yield Problem(at, f"is nested deeper than {MAX_DEPTH} levels")
+                yield _too_deep(at)
                 return
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
@@ -169,16 +207,18 @@ def _build_mapping(node: yaml.MappingNode, path: KeyPath, file: YamlFile, proble
         mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         at = f"{file.path.name}:{mark.line}:{mark.column}"
         if not isinstance(key_node, yaml.ScalarNode):
-            problems.append(Problem(at, "a key must be a plain word"))
+            braces = isinstance(key_node, yaml.MappingNode)
+            fix = 'put text that begins with {{ in quotes: "{{ ... }}"' if braces else "write key: value"
+            problems.append(Problem(at, "a key must be one plain word", fix))
             continue
         key = str(key_node.value)
         child = (*path, key)
         if key == "<<":
-            problems.append(Problem(at, "merge keys (<<) are not used here", "write the keys out"))
+            problems.append(Problem(at, "<< is a YAML merge key; merge keys are not used here", "write the keys out"))
         elif key in mapping:
             first = file.marks[child].line
             problems.append(
-                Problem(f"{at} {dotted(child)}", f"is given twice (first in line {first})", "keep one of the two")
+                Problem(f"{at} {dotted(child)}", f"is given twice (first in line {first})", "keep one of the two lines")
             )
         file.marks[child] = mark if key not in mapping else file.marks[child]
         mapping[key] = _build(value_node, child, file, problems)
@@ -196,10 +236,9 @@ def _build_scalar(node: yaml.Node, path: KeyPath, file: YamlFile, problems: list
     for pattern, why in _SURPRISES:
         if pattern.fullmatch(text):
             fix = f'put it in quotes: "{text}"'
-            if text.lower() in {"yes", "on", "y", "true"}:
-                fix = f'write true, or "{text}" in quotes if you mean the word'
-            elif text.lower() in {"no", "off", "n", "false"}:
-                fix = f'write false, or "{text}" in quotes if you mean the word'
+            meant = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+            if text.lower() in meant:
+                fix = f'write {meant[text.lower()]}, or "{text}" in quotes if the word itself is meant'
             problems.append(Problem(file.where(path), f"{text}: {why}", fix))
             return text
     if _INT.fullmatch(text):
@@ -209,21 +248,69 @@ def _build_scalar(node: yaml.Node, path: KeyPath, file: YamlFile, problems: list
     return text
 
 
+def _too_deep(where: str) -> Problem:
+    return Problem(
+        where, f"is nested deeper than {MAX_DEPTH} levels", "a campaign file needs three: check the brackets"
+    )
+
+
+def _folder(path: Path) -> Problem:
+    files = sorted(file.name for pattern in ("*.yaml", "*.yml") for file in path.glob(pattern))
+    fix = f"name a file in it, such as {path / files[0]}" if files else "name the campaign file (.yaml)"
+    return Problem(str(path), "is a folder, not a campaign file", fix)
+
+
 def _missing(path: Path) -> Problem:
-    from difflib import get_close_matches
-
     folder = path.parent if path.parent.is_dir() else Path()
-    near = get_close_matches(path.name, [p.name for p in folder.glob("*.y*ml")], n=1)
-    return Problem(str(path), "no such file", f"did you mean {folder / near[0]}?" if near else "check the path")
+    near = get_close_matches(path.name, [file.name for file in folder.glob("*.y*ml")], n=1)
+    return Problem(
+        str(path),
+        "there is no such file",
+        f"did you mean {folder / near[0]}?" if near else "check the name, and the folder you are in",
+    )
 
 
-def _syntax(path: Path, error: yaml.YAMLError) -> Problem:
-    mark = getattr(error, "problem_mark", None)
-    where = f"{path.name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else path.name
-    what = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read as YAML")
-    fix = "check the indentation and the colons around this line"
-    if "\\t" in what or "'\\t'" in what:
-        what, fix = "a tab is used for indentation", "indent with spaces"
+def _syntax(path: Path, text: str, error: yaml.YAMLError) -> Problem:
+    if isinstance(error, ReaderError):
+        number = text.count("\n", 0, error.position) + 1
+        what = f"holds a character that cannot be seen (U+{ord(text[error.position]):04X})"
+        return Problem(f"{path.name}:{number}", what, "delete it, or type the line again")
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return Problem(path.name, "is not valid YAML", "check the indentation and the colons")
+    mark = error.problem_mark
+    what = str(error.problem or "")
+    context = str(error.context or "")
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    if line[: mark.column + 1].lstrip(" ").startswith("\t"):
+        said = "a tab stands at the beginning of this line", "indent with spaces"
     elif "mapping values are not allowed" in what:
-        fix = "a value that contains ': ' must be in quotes"
-    return Problem(where, f"is not valid YAML: {what}", fix)
+        said = (
+            "a colon stands where none can be, or the line is indented too far",
+            "put text that holds ': ' in quotes; begin keys of one block in the same column",
+        )
+    elif "found character" in what and "cannot start any token" in what:
+        sign = line[mark.column : mark.column + 1]
+        said = f"a value cannot begin with {sign}", "put the value in quotes"
+    elif "scanning a quoted scalar" in context:
+        begin = error.context_mark.line + 1 if error.context_mark is not None else mark.line + 1
+        return Problem(f"{path.name}:{begin}", "a quotation mark is opened and not closed", "close it on the same line")
+    elif "could not find expected ':'" in what:
+        begin = error.context_mark.line + 1 if error.context_mark is not None else mark.line + 1
+        return Problem(
+            f"{path.name}:{begin}", "this line is no 'key: value'", "write a colon and a space after the key"
+        )
+    elif "escape" in what or "escape" in context:
+        said = 'a backslash in "double quotes" begins a special sign', "use 'single quotes', or write \\\\"
+    elif "flow" in context or "flow" in what:
+        begin = error.context_mark.line + 1 if error.context_mark is not None else mark.line + 1
+        return Problem(
+            f"{path.name}:{begin}",
+            "a bracket [ or { is opened and not closed, or a comma is missing",
+            "close it; text that begins with {{ must be in quotes",
+        )
+    else:
+        said = (
+            f"cannot be read as YAML: {what or context}",
+            "check the indentation, the quotes and the colons in this line and the one above",
+        )
+    return Problem(f"{path.name}:{mark.line + 1}:{mark.column + 1}", *said)

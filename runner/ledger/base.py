@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from runner.model import Message, Outcome, Status
 
+HELD_BACK = "held_back"  # reason of an attempt whose request was never begun: the run was ending, or told to wait
+UNCOUNTED = (HELD_BACK, "rate_limited")  # attempts that say nothing about the recipient, so they use up no retry
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
@@ -71,6 +74,12 @@ class Claim:
     message: Message
     payload: bytes
     attempts: int  # made so far
+    uncounted: int = 0  # of these: for reasons that have nothing to do with the recipient (UNCOUNTED)
+
+    @property
+    def counted(self) -> int:
+        """Attempts so far that count against the retries."""
+        return self.attempts - self.uncounted
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,20 @@ class RunRecord:
     finished_at: int
     owner: str
     ending: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A row that may or may not have been sent."""
+
+    id: int
+    row: int | None
+    phone: str
+    image: str
+    caption: str
+    last_attempt_at: int
+    queue_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

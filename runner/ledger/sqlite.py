@@ -9,22 +9,63 @@ sender's limit. synchronous=EXTRA also syncs the folder, so that a commit surviv
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from runner.errors import LedgerError
 from runner.ledger.sql import SqlLedger, now_us
 
 BUSY_SECONDS = 15.0
+SPARE_BYTES = 1024 * 1024  # room for the outcomes of 1,000 requests in flight, journal included
+PRAGMAS = ("journal_mode = DELETE", "synchronous = EXTRA", "cache_size = -16000", "secure_delete = OFF")
 
 
 class SqliteLedger(SqlLedger):
-    """A ledger in one file; `open_sqlite` makes and opens it."""
+    """A ledger in one file (or in memory, `path` None); `open_sqlite` makes and opens it."""
+
+    def __init__(self, engine: Engine, path: Path | None, name: str, clock: Callable[[], int]) -> None:
+        super().__init__(engine, name, clock)
+        self._spare = path.with_suffix(".spare") if path is not None else None
+
+    @contextmanager
+    def spare_space(self) -> Iterator[None]:
+        """A file of SPARE_BYTES beside the ledger while a run goes on; raises LedgerError when there is no room for it."""
+        if self._spare is None:
+            yield
+            return
+        try:
+            descriptor = os.open(
+                self._spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+            try:
+                os.write(
+                    descriptor, bytes(SPARE_BYTES)
+                )  # written, not merely promised: compressing disks give no room back
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self.use_spare_space()
+            raise LedgerError(
+                f"no room for {self._spare}: {error.strerror}. Nothing was sent\n    fix: {_ADVICE[0][1]}"
+            ) from None
+        try:
+            yield
+        finally:
+            self.use_spare_space()
+
+    def use_spare_space(self) -> None:
+        """Give the room back to the disk, so that outcomes of requests on the way can still be written."""
+        if self._spare is not None:
+            with suppress(OSError):
+                self._spare.unlink(missing_ok=True)
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -56,9 +97,12 @@ _ADVICE = (
 )
 
 
-def open_sqlite(path: Path, *, create: bool, clock: Callable[[], int] = now_us) -> SqliteLedger:
+def open_sqlite(
+    path: Path, *, create: bool, clock: Callable[[], int] = now_us, busy: float = BUSY_SECONDS
+) -> SqliteLedger:
     """Open the ledger, making file (0600) and folder (0700) if `create`. Raises LedgerError.
 
+    Every wait for another program that writes ends after `busy` seconds.
     Without `create` a missing file gives an empty ledger in memory: looking at a plan leaves nothing behind.
     """
     if create:
@@ -67,8 +111,10 @@ def open_sqlite(path: Path, *, create: bool, clock: Callable[[], int] = now_us) 
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise LedgerError(f"the ledger {path} cannot be opened for writing: {error.strerror}") from None
-    present = path.exists()
-    ledger = SqliteLedger(_engine(path if present else None), path.name, clock)
+    present = path.exists() and (
+        create or path.stat().st_size > 0
+    )  # empty: its maker was killed before the first table
+    ledger = SqliteLedger(_engine(path if present else None, busy), path if present else None, path.name, clock)
     if create or not present:
         ledger.create()
     else:
@@ -76,17 +122,20 @@ def open_sqlite(path: Path, *, create: bool, clock: Callable[[], int] = now_us) 
     return ledger
 
 
-def _engine(path: Path | None) -> Engine:
+def _engine(path: Path | None, busy: float) -> Engine:
+    # In memory with a shared cache: several connections see one database, which is gone with the last of them.
+    memory = f"sqlite:///file:ledger-{secrets.token_hex(8)}?mode=memory&cache=shared&uri=true"
     engine = create_engine(
-        f"sqlite:///{path}" if path is not None else "sqlite://",
-        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        URL.create("sqlite", database=str(path)) if path is not None else memory,  # a path may hold a ? or a %
+        poolclass=QueuePool,
+        connect_args={"timeout": busy, "check_same_thread": False},
     )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # transactions begin where we say, see _begin
         cursor = connection.cursor()
-        for pragma in ("journal_mode = DELETE", "synchronous = EXTRA", "cache_size = -16000", "secure_delete = OFF"):
+        for pragma in PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from runner.ledger.base import Difference, PlannedRow, Sample
 from runner.ledger.schema import staged, staging_metadata
@@ -28,9 +29,21 @@ class Staging:
         self._connection = connection
         staging_metadata.create_all(connection, checkfirst=False)
 
+    def close(self) -> None:
+        """Undo what was not adopted, and take the tables away: the connection will be used again."""
+        try:
+            self._connection.rollback()
+            self._connection.execution_options(immediate=False)
+            for table in ("matched", "staged", "staged_suppressions"):
+                self._connection.execute(text(f"DROP TABLE IF EXISTS {self._temporary}.{table}"))
+            self._connection.commit()
+        except SQLAlchemyError:
+            self._connection.invalidate()  # thrown away, and its temporary tables with it
+
     def add(self, rows: Sequence[PlannedRow]) -> None:
         """Stage one batch of rows."""
-        self._connection.execute(_INSERT, [_values(row) for row in rows])
+        if rows:
+            self._connection.execute(_INSERT, [_values(row) for row in rows])
 
     def suppress(self, numbers: Iterable[str], source: str) -> int:
         """Numbers that must not be written to, from one suppression file. Returns how many were added."""
@@ -74,7 +87,10 @@ class Staging:
             ),
             {"campaign": campaign},
         )
-        run(text("CREATE INDEX temp.ix_matched ON matched (position)" if self._sqlite else _PG_MATCHED_INDEX))
+        # Both ways round (measured without the index on id: 450 s to adopt a second plan of 40,000 rows; with it under 1 s).
+        for column in ("position", "id"):
+            name = f"ix_matched_{column}"
+            run(text(f"CREATE INDEX {'temp.' if self._sqlite else ''}{name} ON matched ({column})"))
         self._connection.commit()
 
     def rest(self) -> None:
@@ -85,8 +101,12 @@ class Staging:
     def _sqlite(self) -> bool:
         return self._connection.dialect.name == "sqlite"
 
+    @property
+    def _temporary(self) -> str:
+        return "temp" if self._sqlite else "pg_temp"
+
     def difference(self) -> Difference:
-        """The counts of a plan."""
+        """The counts of a plan. Lets go of the ledger afterwards: whoever reads on must not keep a live run from writing."""
         to_send = changed = resent = 0
         settled: dict[Status, int] = {}
         skipped: dict[str, int] = {}
@@ -116,7 +136,7 @@ class Staging:
         countries = self._connection.execute(
             text(f"SELECT s.country, count(*) {_TO_SEND} GROUP BY 1 ORDER BY 2 DESC, 1")
         )
-        return Difference(
+        found = Difference(
             to_send=to_send,
             settled=settled,
             skipped=dict(sorted(skipped.items())),
@@ -125,6 +145,8 @@ class Staging:
             countries={str(country): int(n) for country, n in countries},
             resent=resent,
         )
+        self.rest()
+        return found
 
     def fingerprint(self, preamble: bytes) -> str:
         """The plan's hash: who would get exactly what, in order, and through which account; 16 hexadecimal digits.
@@ -202,7 +224,6 @@ _TO_SEND = (
     "WHERE s.reason = '' AND (r.status IS NULL OR r.status IN ('pending', 'claimed', 'retry_wait'))"
 )
 _PG_INDEX = "CREATE INDEX ix_staged_phone ON staged (phone)"
-_PG_MATCHED_INDEX = "CREATE INDEX ix_matched ON matched (position)"
 
 
 def _unusual(character: str) -> bool:

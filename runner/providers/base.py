@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from runner.model import Message, Outcome, Reply, Request, Verdict
+from runner.providers.credentials import check_address, check_token
 
 # --- settings -------------------------------------------------------------------------------------------------------
 
@@ -33,7 +32,7 @@ class ProviderSettings(BaseModel):
 
     name: str = Field(description="The provider's name.")
     token: SecretStr = Field(
-        description="The account's API key, taken from the environment: ${WAPIM_TOKEN}. Never written into the file."
+        description="The account's API key: the name of an environment variable such as ${WAPIM_TOKEN}, never the key itself."
     )
     base_url: str = Field(
         description="The vendor's address: https, or http to this machine. A path prefix is kept, a final slash is not."
@@ -49,85 +48,6 @@ class ProviderSettings(BaseModel):
     @classmethod
     def _base_url_is_safe(cls, text: str) -> str:
         return check_address(text, prefix_only=True)
-
-
-def check_token(token: str) -> None:
-    """Refuse a token that cannot be one header value (RFC 9110 section 5.5). The message never shows it.
-
-    Only visible ASCII passes: a line end would be another header, and a space that cannot be seen
-    (U+00A0 and its kin) comes with copying from a web page.
-    """
-    if not token.strip():
-        raise ValueError("the token is empty")
-    if token.lower().startswith(("bearer ", "token ")):
-        raise ValueError("the token holds a word such as 'Bearer' before the key; give the key alone")
-    if not all("!" <= character <= "~" for character in token):
-        raise ValueError("the token holds a space, a line end or a letter outside ASCII; copy it again, alone")
-    if len(token) > 4096:
-        raise ValueError(f"the token is {len(token)} characters long; servers take at most 4096 or so")
-
-
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
-_DEFAULT_PORTS = {"https": 443, "http": 80}
-
-
-def check_address(text: str, *, prefix_only: bool) -> str:
-    """The web address in one spelling: lower-case host, no default port. Raises ValueError, which says what is wrong.
-
-    https only, since the token or customers' data travels to it; plain http where nothing leaves this machine
-    (127.0.0.0/8, ::1, localhost). With `prefix_only` no query, and a path that is only a prefix, without its final
-    slash. Never shows a user name or password that the address may hold.
-    """
-    if any(not "!" <= character <= "~" or character in '\\<>"' for character in text) or not text:
-        raise ValueError(
-            "must be a web address without spaces, backslashes or letters outside ASCII (write such a host name as xn--…)"
-        )
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise ValueError("must be a web address such as https://api.example.com, with a port of 1 to 65535") from None
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a user name or password")
-    if parts.scheme not in _DEFAULT_PORTS or not host:
-        raise ValueError("must begin with https:// and a host name")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("must begin with https://; http:// is for this machine only (127.0.0.1, ::1, localhost)")
-    if not _is_host(host, bracketed="[" in parts.netloc) or port == 0:
-        raise ValueError("must hold a valid host name, and a port of 1 to 65535 if any")
-    if "#" in text:
-        raise ValueError("must not hold a # part")
-    if prefix_only and ("?" in text or not _PREFIX.fullmatch(parts.path.rstrip("/"))):
-        raise ValueError("must be a host and at most a plain path prefix, without a ? part")
-    if prefix_only and {".", ".."} & set(parts.path.split("/")):
-        raise ValueError("must not hold . or .. in its path")
-    place = f"[{host}]" if ":" in host else host
-    if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
-        place += f":{port}"
-    if prefix_only:
-        return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
-    return f"{parts.scheme}://{place}{parts.path}" + (f"?{parts.query}" if parts.query else "")
-
-
-def _is_host(host: str, *, bracketed: bool) -> bool:
-    if not bracketed:
-        return len(host) <= 253 and _HOST.fullmatch(host) is not None
-    try:
-        return IPv6Address(host).scope_id is None
-    except ValueError:
-        return False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as written, is this machine: 127.0.0.0/8, ::1 or localhost. Nothing is looked up."""
-    if host == "localhost":
-        return True
-    try:
-        return IPv6Address(host) == IPv6Address("::1") if ":" in host else IPv4Address(host).is_loopback
-    except ValueError:
-        return False
 
 
 # --- the contract ---------------------------------------------------------------------------------------------------
@@ -153,8 +73,27 @@ class Abilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """A message that may or may not have been sent, as far as we know it. `attempted_at` in Unix seconds."""
+
+    phone: str
+    image: str
+    caption: str
+    attempted_at: float
+    queue_id: str  # the provider's id, where a reply carried one; usually empty
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry(Generic[S]):
+    """How to ask the vendor what became of a suspect. Only presence is proof; absence never is (history may lag)."""
+
+    ask: Callable[[S, Suspect], Request | None]  # None: the vendor cannot be asked about this one
+    proof: Callable[[Suspect, Reply], str]  # the evidence that it was taken, in words; '' when there is none
+
+
+@dataclass(frozen=True, slots=True)
 class Provider(Generic[S]):
-    """One vendor: a settings model and two pure functions."""
+    """One vendor: a settings model, two pure functions, and how to ask about a message in doubt."""
 
     name: str
     settings: type[S]
@@ -162,6 +101,7 @@ class Provider(Generic[S]):
     build: Callable[[S, Message], Request]  # the request as the vendor's page has it, secret header included
     read: Callable[[Reply], Outcome]  # total: any status and any body gives an Outcome
     sender: Callable[[S], str]  # what identifies the sending account or number; may be secret, never stored as is
+    inquiry: Inquiry[S]
 
     def judge(self, settings: S, reply: Reply) -> Outcome:
         """`read`, with our token blotted out should the vendor's answer repeat it. What the engine calls."""

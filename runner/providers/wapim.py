@@ -11,8 +11,10 @@ from pydantic import Field
 from runner.model import Message, Outcome, Reply, Request, Verdict
 from runner.providers.base import (
     Abilities,
+    Inquiry,
     Provider,
     ProviderSettings,
+    Suspect,
     is_success,
     read_id,
     read_object,
@@ -35,10 +37,16 @@ def scheduled_time(unix_seconds: int) -> str:
     return str(unix_seconds)
 
 
+HISTORY_COUNT = 20  # records asked for: the message in doubt is among the newest of its chat
+CLOCK_SLACK = 5.0  # seconds that the vendor's clock may be behind ours; its timestamps are whole seconds
+IMAGE_EVENTS = {"", "imagemessage", "image"}  # `event_name` of an image; only "TextMessage" is shown on the page
+
+
 # --- from the vendor page ---------------------------------------------------------------------------------------------
 
 BASE_URL = "https://api.wapim.io"
 PATH = "/api/v1/whatsapp/message/image"
+HISTORY_PATH = "/api/v1/whatsapp/messages"
 
 
 class Settings(ProviderSettings):
@@ -101,4 +109,33 @@ def sender(settings: Settings) -> str:
     return f"wapim:{urlsplit(settings.base_url).netloc}:{settings.token.get_secret_value()}"
 
 
-PROVIDER = Provider("wapim", Settings, ABILITIES, build, read, sender)
+def ask(settings: Settings, suspect: Suspect) -> Request:
+    """The newest messages of the chat with this number (vendor page 'Chat History')."""
+    body = orjson.dumps({"phone_number": suspect.phone, "count": HISTORY_COUNT})
+    headers = {"token": settings.token.get_secret_value(), "Content-Type": "application/json"}
+    return Request("POST", settings.base_url + HISTORY_PATH, headers, body)
+
+
+def proof(suspect: Suspect, reply: Reply) -> str:
+    """An outgoing image to this number with this caption, not older than the attempt."""
+    answer = read_object(reply) if is_success(reply) else None
+    records = answer.get("message") if answer else None
+    for record in records if isinstance(records, list) else []:
+        if isinstance(record, dict) and _is_it(suspect, record):
+            return f"chat history: outgoing image with this caption, message {read_id(record.get('message_id')) or '?'}"
+    return ""
+
+
+def _is_it(suspect: Suspect, record: dict[str, object]) -> bool:
+    at = record.get("timestamp")
+    return (
+        record.get("from_me") is True
+        and str(record.get("event_name") or "").lower() in IMAGE_EVENTS
+        and str(record.get("to_phone_number") or "").split("@")[0].lstrip("+") == suspect.phone
+        and str(record.get("text") or "") == suspect.caption
+        and isinstance(at, int | float)
+        and at >= suspect.attempted_at - CLOCK_SLACK
+    )
+
+
+PROVIDER = Provider("wapim", Settings, ABILITIES, build, read, sender, Inquiry(ask, proof))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 from pydantic import Field, field_validator
@@ -12,15 +13,17 @@ from pydantic import Field, field_validator
 from runner.model import Message, Outcome, Reply, Request, Verdict
 from runner.providers.base import (
     Abilities,
+    Inquiry,
     Provider,
     ProviderSettings,
-    check_address,
+    Suspect,
     is_success,
     read_id,
     read_object,
     read_status,
     words,
 )
+from runner.providers.credentials import check_address
 
 # --- ASSUMED: what the vendor's pages do not say. Change it here and nowhere else. ------------------------------------
 
@@ -31,6 +34,9 @@ POLITE_CONCURRENCY = 10  # two seconds of waiting at 5/s, since submissionStatus
 MESSAGE_ID = (
     "messageId"  # shown by the vendor for template messages sent with submissionStatus; taken to be the same here
 )
+
+REPORT_PATH = "/api/v1/campaign/report/whatsapp/"  # + messageId; known from third parties only
+TAKEN = {"sent", "delivered", "read", "failed"}  # states of a message that Zixflow has handed on; the names are guesses
 
 # --- from the vendor's pages ------------------------------------------------------------------------------------------
 
@@ -130,9 +136,10 @@ def build(settings: Settings, message: Message) -> Request:
 def read(reply: Reply) -> Outcome:
     """Accepted: 2xx with `status` exactly true. The text "true" and the number 1 are not it."""
     answer = read_object(reply) if is_success(reply) else None
+    queue_id = read_id(answer.get(MESSAGE_ID)) if answer else ""
     if answer is None or answer.get("status") is not True:
-        return read_status(reply)
-    queue_id = read_id(answer.get(MESSAGE_ID))
+        outcome = read_status(reply)
+        return replace(outcome, queue_id=queue_id) if outcome.verdict is Verdict.UNKNOWN else outcome
     return Outcome(Verdict.ACCEPTED, code=str(reply.status), detail=words(reply, answer), queue_id=queue_id)
 
 
@@ -141,4 +148,24 @@ def sender(settings: Settings) -> str:
     return f"zixflow:{urlsplit(settings.base_url).netloc}:{settings.phone_id}"
 
 
-PROVIDER = Provider("zixflow", Settings, ABILITIES, build, read, sender)
+def ask(settings: Settings, suspect: Suspect) -> Request | None:
+    """The delivery report of one message; without its id there is nothing to ask by."""
+    if not suspect.queue_id:
+        return None
+    address = settings.base_url + REPORT_PATH + quote(suspect.queue_id, safe="")
+    return Request("GET", address, {"Authorization": f"Bearer {settings.token.get_secret_value()}"}, b"")
+
+
+def proof(suspect: Suspect, reply: Reply) -> str:
+    """A report about this very message to this very number."""
+    answer = read_object(reply) if is_success(reply) else None
+    report = answer.get("data") if answer and answer.get("status") is True else None
+    if not isinstance(report, dict) or report.get(MESSAGE_ID) != suspect.queue_id:
+        return ""
+    state = str(report.get("status") or "").lower()
+    if state not in TAKEN or str(report.get("to") or "").lstrip("+") != suspect.phone:
+        return ""
+    return f"delivery report: {state}"
+
+
+PROVIDER = Provider("zixflow", Settings, ABILITIES, build, read, sender, Inquiry(ask, proof))

@@ -9,7 +9,8 @@ from pydantic import SecretStr, ValidationError
 
 from runner.model import Message, Reply, Verdict
 from runner.providers import wapim, zixflow
-from runner.providers.base import check_address, read_status, retry_after, words
+from runner.providers.base import read_status, retry_after, words
+from runner.providers.credentials import check_address
 
 TOKEN = SecretStr("invented-token-4411")
 MESSAGE = Message("905320000001", "https://cdn.example.com/a.jpg", "")

@@ -1,0 +1,146 @@
+"""What the commands share: options, opening a campaign or a ledger, printing. Imports stand inside the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from runner.campaign import Campaign
+    from runner.ledger.sql import SqlLedger
+    from runner.plan import Plan
+    from runner.workspace import Workspace
+
+workspace_option = click.option(
+    "--workspace", type=click.Path(path_type=Path), help="The folder with campaigns/, templates/ and reports/."
+)
+sandbox_option = click.option("--sandbox", is_flag=True, help="Practise: a stand-in provider and a ledger of its own.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of text.")
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+campaign_argument = click.argument("campaign", metavar="CAMPAIGN")
+
+
+def print_lines(lines: Iterable[str], *, err: bool = False) -> None:
+    for line in lines:
+        click.echo(line, err=err)
+
+
+def print_json(value: object) -> None:
+    """One JSON object on stdout."""
+    import orjson
+
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+
+
+# --- opening ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened_campaign(
+    file: Path, workspace: Path | None, *, sandbox: bool, create: bool, serve: bool = False
+) -> Iterator[tuple[Campaign, SqlLedger]]:
+    """The campaign and its ledger; with `serve`, a stand-in provider as well."""
+    from runner.campaign import load_campaign
+    from runner.ledger import open_ledger
+    from runner.workspace import find_workspace
+
+    place = find_workspace(file, workspace, sandbox=sandbox)
+    with ExitStack() as stack:
+        base_url = None
+        if sandbox:
+            base_url = "http://127.0.0.1:9"  # never reached: a plan opens no socket
+        if serve and sandbox:
+            from runner.sandbox import Sandbox, SandboxSettings
+
+            base_url = stack.enter_context(Sandbox(SandboxSettings(keep_bodies=False)).in_thread()).url
+        campaign = load_campaign(file, place, place.environment(), base_url)
+        ledger = open_ledger(place.ledger_path, create=create)
+        stack.callback(ledger.close)
+        if sandbox:
+            _share_optouts(place, ledger)
+        yield campaign, ledger
+
+
+def _share_optouts(place: Workspace, practice: SqlLedger) -> None:
+    """Practice leaves out the people that the real thing would leave out."""
+    from dataclasses import replace
+
+    from runner.ledger import open_ledger
+
+    real = open_ledger(replace(place, sandbox=False).ledger_path, create=False)
+    try:
+        practice.suppress((phone for phone, _, _ in real.suppressions()), "opt-out list")
+    finally:
+        real.close()
+
+
+@contextmanager
+def opened_ledger(
+    campaign: str | None, workspace: Path | None, *, sandbox: bool
+) -> Iterator[tuple[Workspace, SqlLedger, str]]:
+    """The workspace, its ledger, and the name of the campaign that was asked for ('' for none)."""
+    from runner.ledger import open_ledger
+    from runner.workspace import campaign_name_from, find_workspace
+
+    named_file = Path(campaign) if campaign is not None and campaign.endswith((".yaml", ".yml")) else None
+    place = find_workspace(named_file, workspace, sandbox=sandbox)
+    ledger = open_ledger(place.ledger_path, create=False)
+    try:
+        yield place, ledger, campaign_name_from(campaign) if campaign is not None else ""
+    finally:
+        ledger.close()
+
+
+def read_numbers(texts: Iterable[str], region: str | None, where: str) -> list[str]:
+    """Phone numbers typed on the command line, as E.164 digits. Raises InputError naming each that cannot be read."""
+    from runner.phones import Phone, PhoneReader
+
+    reader = PhoneReader(region)
+    read = [(text, reader.read(text)) for text in texts]
+    problems = [Problem(f"{where} {text}", phone.detail) for text, phone in read if not isinstance(phone, Phone)]
+    if problems:
+        raise InputError(*problems)
+    return [phone.digits for _, phone in read if isinstance(phone, Phone)]
+
+
+def show_plan(file: Path, workspace: Path | None, *, sandbox: bool, as_json: bool) -> None:
+    """What `plan` and `send --dry-run` print."""
+    from runner.console import plan_lines
+    from runner.plan import open_plan
+
+    with (
+        opened_campaign(file, workspace, sandbox=sandbox, create=False) as (campaign, ledger),
+        open_plan(campaign, ledger) as (shown, _),
+    ):
+        if as_json:
+            print_json(plan_json(shown))
+        else:
+            print_lines(plan_lines(shown))
+
+
+def plan_json(plan: Plan) -> dict[str, object]:
+    """A plan for machines."""
+    difference = plan.difference
+    return {
+        "campaign": plan.campaign,
+        "provider": plan.provider,
+        "sandbox": plan.sandbox,
+        "plan": plan.hash,
+        "audience": plan.audience,
+        "rows": difference.rows,
+        "to_send": difference.to_send,
+        "settled": {status.value: n for status, n in difference.settled.items()},
+        "skipped": dict(difference.skipped),
+        "changed": difference.changed,
+        "gone": {status.value: n for status, n in difference.gone.items()},
+        "countries": dict(difference.countries),
+        "rates": [str(rate) for rate in plan.rates],
+        "seconds": plan.seconds,
+        "columns": {"used": list(plan.used), "unused": list(plan.unused)},
+    }

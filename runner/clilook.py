@@ -1,0 +1,208 @@
+"""The commands that only look: init, check, preview, plan, status, report, and the reference commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from runner.clibase import (
+    campaign_argument,
+    file_argument,
+    json_option,
+    opened_campaign,
+    opened_ledger,
+    plan_json,
+    print_json,
+    print_lines,
+    sandbox_option,
+    show_plan,
+    workspace_option,
+)
+from runner.errors import ExitCode, InputError, Problem
+
+# --- looking ------------------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog="Example: campaign init spring")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+def init(folder: Path) -> None:
+    """Make a folder with a small campaign to start from."""
+    import orjson
+
+    from runner.campaign import schema
+    from runner.scaffold import scaffold
+
+    for path in scaffold(folder, orjson.dumps(schema(), option=orjson.OPT_INDENT_2)):
+        click.echo(path)
+    shown = folder / "campaigns" / "hello.yaml"
+    click.echo(f"\nNext: campaign check {shown} --sandbox, then campaign send {shown} --sandbox")
+
+
+@click.command(epilog="Example: campaign check campaigns/spring.yaml")
+@file_argument
+@click.option("--all", "everything", is_flag=True, help="Name every skipped row, not only the first ones.")
+@sandbox_option
+@workspace_option
+@json_option
+def check(file: Path, everything: bool, sandbox: bool, workspace: Path | None, as_json: bool) -> None:
+    """Read everything, send nothing; report every problem."""
+    from runner.console import plan_lines, skipped_lines
+    from runner.plan import open_plan
+
+    with (
+        opened_campaign(file, workspace, sandbox=sandbox, create=False) as (campaign, ledger),
+        open_plan(campaign, ledger) as (plan, staging),
+    ):
+        if as_json:
+            print_json(
+                plan_json(plan) | {"problems": [[s.row, s.raw_phone, s.reason, s.detail] for s in staging.skipped()]}
+            )
+            return
+        print_lines(plan_lines(plan))
+        click.echo(
+            f"Columns    used: {', '.join(plan.used)}" + (f"; unused: {', '.join(plan.unused)}" if plan.unused else "")
+        )
+        left_out = {"filtered", "suppressed"}
+        bad = sum(n for reason, n in plan.difference.skipped.items() if reason not in left_out)
+        if bad:
+            click.echo(f"\n{bad:,} rows cannot be sent:")
+            print_lines(skipped_lines(staging.skipped(), bad, campaign.audience.phone, everything=everything))
+        else:
+            click.echo("\nNo problems found.")
+
+
+@click.command(epilog="Example: campaign preview campaigns/spring.yaml -n 10")
+@file_argument
+@click.option("-n", "count", default=5, show_default=True, help="How many of the first messages to show.")
+@sandbox_option
+@workspace_option
+def preview(file: Path, count: int, sandbox: bool, workspace: Path | None) -> None:
+    """Dry run: what each recipient would get, on the terminal and as preview.xlsx."""
+    from runner.console import near, plan_lines, sample_lines
+    from runner.plan import open_plan
+    from runner.previewbook import write_preview
+
+    with (
+        opened_campaign(file, workspace, sandbox=sandbox, create=False) as (campaign, ledger),
+        open_plan(campaign, ledger) as (plan, staging),
+    ):
+        print_lines(plan_lines(plan))
+        print_lines(sample_lines(staging.samples(limit=count)))
+        path = write_preview(campaign.workspace.folder(campaign.name), plan, staging.everything())
+        click.echo(f"\nEvery row: {near(path)}")
+
+
+@click.command(
+    epilog="Example: campaign plan campaigns/spring.yaml, then campaign send campaigns/spring.yaml --plan HASH"
+)
+@file_argument
+@sandbox_option
+@workspace_option
+@json_option
+def plan(file: Path, sandbox: bool, workspace: Path | None, as_json: bool) -> None:
+    """The difference between the file and the ledger: who would be sent to, who not, and why."""
+    show_plan(file, workspace, sandbox=sandbox, as_json=as_json)
+
+
+@click.command(epilog="Examples: campaign status; campaign status spring-sale")
+@click.argument("campaign", required=False)
+@sandbox_option
+@workspace_option
+@json_option
+def status(campaign: str | None, sandbox: bool, workspace: Path | None, as_json: bool) -> None:
+    """Counts, pace, oldest in flight, unknowns."""
+    from runner.console import status_lines
+    from runner.ledger.sql import now_us
+
+    with opened_ledger(campaign, workspace, sandbox=sandbox) as (_, ledger, name):
+        views = [ledger.status(known) for known in ([name] if name else ledger.campaigns())]
+    if as_json:
+        print_json(
+            [
+                {
+                    "campaign": view.campaign.name,
+                    "provider": view.campaign.provider,
+                    "state": view.campaign.state,
+                    "totals": {key.value: n for key, n in view.counts.by_status.items()},
+                    "rows": view.counts.total,
+                    "plan": view.campaign.plan_hash,
+                }
+                for view in views
+            ]
+        )
+        return
+    if not views:
+        click.echo("No campaign has been sent from this workspace yet.")
+    for view in views:
+        print_lines(status_lines(view, now_us()))
+
+
+@click.command(epilog="Example: campaign report spring-sale")
+@campaign_argument
+@sandbox_option
+@workspace_option
+@json_option
+def report(campaign: str, sandbox: bool, workspace: Path | None, as_json: bool) -> int:
+    """(Re)write the result files from the ledger alone."""
+    from runner.console import near
+    from runner.outcome_files import write_outcome
+
+    with opened_ledger(campaign, workspace, sandbox=sandbox) as (place, ledger, name):
+        written = write_outcome(place, ledger, name)
+    if as_json:
+        click.echo(written.totals.to_json().decode(), nl=False)
+    else:
+        print_lines(near(path) for path in written.paths.values())
+        print_lines(f"The totals do not reconcile: {text}" for text in written.totals.disagreements)
+    return ExitCode.OK if written.reconciled else ExitCode.BUG
+
+
+# --- reference ----------------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog="Example: campaign providers")
+def providers() -> None:
+    """The providers, their settings and abilities."""
+    from runner.reference import provider_lines
+
+    print_lines(provider_lines())
+
+
+@click.command(epilog="Example: campaign schema > campaigns/campaign.schema.json")
+def schema() -> None:
+    """The JSON Schema of the campaign file, for completion in editors."""
+    from runner.campaign import schema as campaign_schema
+
+    print_json(campaign_schema())
+
+
+@click.command(epilog="Example: campaign sandbox --port 8080 --scenario rough-day.yaml")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=0, help="0: any free port.")
+@click.option("--scenario", type=click.Path(path_type=Path), help="A file that says how the stand-in misbehaves.")
+@click.option("--log", "log_file", type=click.Path(path_type=Path), help="Append every request as a JSON line.")
+def sandbox(host: str, port: int, scenario: Path | None, log_file: Path | None) -> None:
+    """Run the stand-in provider server until Ctrl-C."""
+    from runner.sandbox import MAGIC, SandboxSettings, Scenario, ScenarioError, read_scenario, run
+
+    try:
+        behaviour = read_scenario(scenario) if scenario is not None else Scenario()
+        settings = SandboxSettings(host=host, port=port, log_file=log_file, scenario=behaviour)
+        specials = [(digits, action.says) for digits, action in MAGIC.items()]
+        run(settings, on_ready=lambda url: _sandbox_help(url, specials))
+    except ScenarioError as error:
+        raise InputError(Problem(str(scenario or "sandbox"), str(error))) from None
+    except OSError as error:
+        raise InputError(
+            Problem(f"{host}:{port}", f"cannot listen there: {error.strerror}", "choose another --port")
+        ) from None
+
+
+def _sandbox_help(url: str, specials: list[tuple[str, str]]) -> None:
+    from runner.console import table
+
+    click.echo(f"Sandbox at {url} (Ctrl-C ends it). Set base_url: {url} in a campaign's provider block.")
+    click.echo(f"What it received: {url}/sandbox_option/messages")
+    click.echo("Numbers that end in these digits are special:")
+    print_lines(table(specials))

@@ -1,0 +1,253 @@
+"""What is asked of the ledger: campaigns, counts, status, result rows. The same statements for every database.
+
+A call is one read transaction, so what it returns was true at one moment; `results` says what it does instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import orjson
+from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from runner.errors import LedgerError, UnknownCampaignError
+from runner.ledger.base import CampaignRecord, Counts, LedgerRow, RunRecord, Sender, StatusView, Unknown
+from runner.ledger.schema import SCHEMA_VERSION
+from runner.model import Status
+
+_RESULT_COLUMNS = (
+    "r.row, r.phone, m.raw_phone, r.status, r.reason, r.detail, r.code, r.queue_id, r.attempts, r.first_attempt_at, "
+    "r.last_attempt_at, r.delivery, m.image, m.caption, m.own"
+)
+
+
+class LedgerReader(ABC):
+    """The reading half of a ledger. Any failure is a LedgerError."""
+
+    def __init__(self, engine: Engine, name: str, clock: Callable[[], int]) -> None:
+        self._engine = engine
+        self._name = name
+        self._clock = clock
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _read(self) -> AbstractContextManager[Connection]:
+        """A transaction that only reads."""
+
+    @contextmanager
+    def _guarded(self, opening: Callable[[], AbstractContextManager[Connection]]) -> Iterator[Connection]:
+        try:
+            with opening() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise LedgerError(self._explain(error)) from error
+
+    def _explain(self, error: SQLAlchemyError) -> str:
+        cause = getattr(error, "orig", None) or error
+        return f"the ledger {self._name} cannot be used: {cause}"
+
+    def check_version(self) -> None:
+        """Raise LedgerError when another version of the program made this ledger."""
+        with self._guarded(self._read) as connection:
+            version = connection.execute(text("SELECT value FROM meta WHERE key = 'version'")).scalar_one_or_none()
+        if version != SCHEMA_VERSION:
+            raise LedgerError(
+                f"the ledger {self._name} has version {version}, this program reads version {SCHEMA_VERSION}: "
+                "use the program's version that made it"
+            )
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._engine.dispose()
+
+    # --- campaigns and senders ----------------------------------------------------------------------------------------
+
+    def campaigns(self) -> list[str]:
+        """Names of all campaigns, the last planned first."""
+        with self._guarded(self._read) as connection:
+            return [
+                str(row[0]) for row in connection.execute(text("SELECT name FROM campaigns ORDER BY planned_at DESC"))
+            ]
+
+    def campaign(self, name: str) -> CampaignRecord:
+        """One campaign. Raises UnknownCampaignError."""
+        with self._guarded(self._read) as connection:
+            row = connection.execute(
+                text(
+                    "SELECT id, name, provider, sender_id, state, columns, phone_column, settings, plan_hash, planned_at "
+                    "FROM campaigns WHERE name = :name"
+                ),
+                {"name": name},
+            ).first()
+        if row is None:
+            known = ", ".join(self.campaigns()[:10]) or "none yet"
+            raise UnknownCampaignError(f"the ledger {self._name} has no campaign {name!r} (campaigns there: {known})")
+        return CampaignRecord(
+            id=row[0],
+            name=row[1],
+            provider=row[2],
+            sender_id=row[3],
+            state=row[4],
+            columns=tuple(orjson.loads(row[5])),
+            phone_column=row[6],
+            settings=orjson.loads(row[7]),
+            plan_hash=row[8],
+            planned_at=row[9],
+        )
+
+    def fingerprint(self, sender: str) -> str:
+        """A keyed hash of what identifies a sender (may hold the token). The key is this ledger's own."""
+        with self._guarded(self._read) as connection:
+            key = connection.execute(text("SELECT value FROM meta WHERE key = 'key'")).scalar_one()
+        return hmac.new(bytes.fromhex(key), sender.encode(), hashlib.sha256).hexdigest()[:24]
+
+    def sender(self, sender_id: int) -> Sender:
+        """One sender."""
+        with self._guarded(self._read) as connection:
+            row = connection.execute(
+                text("SELECT id, paused_until FROM senders WHERE id = :id"), {"id": sender_id}
+            ).one()
+        return Sender(row[0], row[1])
+
+    def recent_starts(self, sender_id: int, since: int, limit: int) -> list[int]:
+        """Start times of the sender's last attempts after `since`, oldest first: they still count against the rate."""
+        with self._guarded(self._read) as connection:
+            rows = connection.execute(
+                text(
+                    "SELECT started_at FROM attempts WHERE sender_id = :sender AND started_at >= :since "
+                    "ORDER BY started_at DESC LIMIT :n"
+                ),
+                {"sender": sender_id, "since": since, "n": limit},
+            )
+            return [int(row[0]) for row in rows][::-1]
+
+    def state(self, campaign_id: int) -> str:
+        """The campaign's state as another process may have set it."""
+        with self._guarded(self._read) as connection:
+            return str(
+                connection.execute(text("SELECT state FROM campaigns WHERE id = :id"), {"id": campaign_id}).scalar_one()
+            )
+
+    def next_due(self, campaign_id: int, only: Sequence[str] | None = None) -> int | None:
+        """When the next waiting recipient may be tried (microseconds; 0 = now), None when nobody waits."""
+        condition = "AND phone IN :phones" if only is not None else ""
+        query = text(
+            "SELECT min(not_before) FROM recipients "
+            f"WHERE campaign_id = :c AND status IN ('pending', 'retry_wait') {condition}"
+        )
+        parameters: dict[str, object] = {"c": campaign_id}
+        if only is not None:
+            query = query.bindparams(bindparam("phones", expanding=True))
+            parameters["phones"] = list(only)
+        with self._guarded(self._read) as connection:
+            due = connection.execute(query, parameters).scalar_one()
+        return None if due is None else int(due)
+
+    def audits(self, campaign_id: int) -> list[tuple[int, str, str]]:
+        """What people decided about a campaign: time, action, detail; oldest first."""
+        with self._guarded(self._read) as connection:
+            rows = connection.execute(
+                text("SELECT at, action, detail FROM audits WHERE campaign_id = :c ORDER BY id"), {"c": campaign_id}
+            )
+            return [(int(at), str(action), str(detail)) for at, action, detail in rows]
+
+    def suppressions(self) -> list[tuple[str, str, int]]:
+        """The workspace's list: number, source, time; oldest first."""
+        with self._guarded(self._read) as connection:
+            rows = connection.execute(
+                text("SELECT phone, source, added_at FROM suppressions WHERE campaign_id = 0 ORDER BY added_at, phone")
+            )
+            return [(str(phone), str(source), int(at)) for phone, source, at in rows]
+
+    # --- reading ------------------------------------------------------------------------------------------------------------
+
+    def counts(self, campaign_id: int) -> Counts:
+        """Rows by status and reason, in one consistent read of the narrow table."""
+        with self._guarded(self._read) as connection:
+            return self._counts(connection, campaign_id)
+
+    def _counts(self, connection: Connection, campaign_id: int) -> Counts:
+        by_status: dict[Status, int] = {}
+        by_reason: dict[tuple[Status, str], int] = {}
+        gone = 0
+        rows = connection.execute(
+            text(
+                "SELECT status, reason, CASE WHEN position IS NULL THEN 1 ELSE 0 END, count(*) FROM recipients "
+                "WHERE campaign_id = :c GROUP BY 1, 2, 3"
+            ),
+            {"c": campaign_id},
+        )
+        for word, reason, left, n in rows:
+            status = Status(word)
+            by_status[status] = by_status.get(status, 0) + n
+            if reason:
+                by_reason[status, reason] = by_reason.get((status, reason), 0) + n
+            gone += n if left else 0
+        return Counts(by_status, by_reason, gone)
+
+    def status(self, name: str) -> StatusView:
+        """What `campaign status` shows."""
+        campaign = self.campaign(name)
+        with self._guarded(self._read) as connection:
+            counts = self._counts(connection, campaign.id)
+            run = connection.execute(
+                text(
+                    "SELECT id, started_at, finished_at, owner, ending FROM runs WHERE campaign_id = :c ORDER BY id DESC LIMIT 1"
+                ),
+                {"c": campaign.id},
+            ).first()
+            oldest = 0
+            if counts[Status.IN_FLIGHT]:
+                oldest = connection.execute(
+                    text("SELECT min(last_attempt_at) FROM recipients WHERE campaign_id = :c AND status = 'in_flight'"),
+                    {"c": campaign.id},
+                ).scalar_one()
+        return StatusView(campaign, counts, RunRecord(*run) if run is not None else None, int(oldest or 0))
+
+    def unknowns(self, campaign_id: int) -> list[Unknown]:
+        """The rows whose fate is not known, in input order."""
+        with self._guarded(self._read) as connection:
+            rows = connection.execute(
+                text(
+                    "SELECT r.id, r.row, r.phone, m.image, m.caption, r.last_attempt_at, r.queue_id, r.reason "
+                    "FROM recipients r JOIN messages m ON m.id = r.id WHERE r.campaign_id = :c AND r.status = 'unknown' "
+                    "ORDER BY r.position, r.id"
+                ),
+                {"c": campaign_id},
+            )
+            return [Unknown(*row) for row in rows]
+
+    def results(self, campaign_id: int, page: int = 5000) -> Iterator[LedgerRow]:
+        """Every row in input order, those gone from the audience last.
+
+        Read in pages, each its own short transaction: a report of a million rows must not keep a live run from writing.
+        """
+        last = -1
+        query = text(
+            f"SELECT r.position, {_RESULT_COLUMNS} FROM recipients r JOIN messages m ON m.id = r.id "
+            "WHERE r.campaign_id = :c AND r.position > :last ORDER BY r.position LIMIT :n"
+        )
+        while True:
+            with self._guarded(self._read) as connection:
+                rows = connection.execute(query, {"c": campaign_id, "last": last, "n": page}).all()
+            for row in rows:
+                yield LedgerRow(*row[1:])
+            if len(rows) < page:
+                break
+            last = rows[-1][0]
+        with self._guarded(self._read) as connection:
+            gone = connection.execute(
+                text(
+                    f"SELECT {_RESULT_COLUMNS} FROM recipients r JOIN messages m ON m.id = r.id "
+                    "WHERE r.campaign_id = :c AND r.position IS NULL ORDER BY r.id"
+                ),
+                {"c": campaign_id},
+            ).all()
+        for row in gone:
+            yield LedgerRow(*row)

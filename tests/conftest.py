@@ -1,0 +1,1 @@
+"""What all tests share. Its place makes the helpers beside it (`faultserver`, `virtualtime`) importable by their names."""
