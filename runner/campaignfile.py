@@ -163,10 +163,22 @@ class MessageBlock(Block):
         description='The caption: text with {{ columns }} written here; "" for none. Give this or template.',
         examples=["Hello {{ Name }}!"],
     )
+    images: Literal["trust", "check"] = Field(
+        "trust",
+        description="check: fetch every image once before anything is sent; rows whose image cannot be used are skipped "
+        "(media_unusable).",
+        examples=["check"],
+    )
+    image_hosts: list[Text] = Field(
+        [],
+        description="Hosts in your own network that images may be fetched from when they are checked; public ones need no "
+        "mention. host or host:port.",
+        examples=[["intranet.example:8080"]],
+    )
 
 
 class StopBlock(Block):
-    """When a run stops by itself. An account-level refusal (401, 402, 403 ...) always stops it at once."""
+    """When a run stops by itself, with the rest still to be sent."""
 
     unknown_in_a_row: CountOf = Field(
         5, description="So many unknown outcomes without a good reply in between; never switches it off.", examples=[3]

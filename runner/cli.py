@@ -11,6 +11,7 @@ import click
 
 from runner import clilook, clisend
 from runner.errors import CampaignError, ExitCode, InputError
+from runner.signals import end_orderly_on_signals
 
 
 @click.group(
@@ -48,6 +49,7 @@ for _command in (
 
 def main() -> None:
     """The console script: every ending of the program passes through here."""
+    end_orderly_on_signals()
     sys.exit(_run())
 
 
@@ -71,7 +73,7 @@ def _run() -> int:
         click.echo(str(error), err=True)
         return error.exit_code
     except KeyboardInterrupt:
-        click.echo("\nstopped", err=True)
+        click.echo("\nstopped; nothing is lost, the same command goes on from here", err=True)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; Python would complain once more at the end

@@ -21,6 +21,7 @@ workspace_option = click.option(
     "--workspace", type=click.Path(path_type=Path), help="The folder with campaigns/, templates/ and reports/."
 )
 sandbox_option = click.option("--sandbox", is_flag=True, help="Practise: a stand-in provider and a ledger of its own.")
+images_option = click.option("--images", is_flag=True, help="Fetch every image once and say which cannot be used.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of text.")
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 campaign_argument = click.argument("campaign", metavar="CAMPAIGN")
@@ -109,14 +110,19 @@ def read_numbers(texts: Iterable[str], region: str | None, where: str) -> list[s
     return [phone.digits for _, phone in read if isinstance(phone, Phone)]
 
 
-def show_plan(file: Path, workspace: Path | None, *, sandbox: bool, as_json: bool) -> None:
+def note(text: str) -> None:
+    """Something that a person should know while it goes on: stderr."""
+    click.echo(text, err=True)
+
+
+def show_plan(file: Path, workspace: Path | None, *, sandbox: bool, as_json: bool, images: bool = False) -> None:
     """What `plan` and `send --dry-run` print."""
     from runner.console import plan_lines
     from runner.plan import open_plan
 
     with (
         opened_campaign(file, workspace, sandbox=sandbox, create=False) as (campaign, ledger),
-        open_plan(campaign, ledger) as (shown, _),
+        open_plan(campaign, ledger, images=images, note=note) as (shown, _),
     ):
         if as_json:
             print_json(plan_json(shown))
@@ -143,4 +149,11 @@ def plan_json(plan: Plan) -> dict[str, object]:
         "rates": [str(rate) for rate in plan.rates],
         "seconds": plan.seconds,
         "columns": {"used": list(plan.used), "unused": list(plan.unused)},
+        "images": None
+        if plan.images is None
+        else {
+            "checked": plan.images.checked,
+            "unusable": plan.images.unusable_count,
+            "doubtful": plan.images.doubtful_count,
+        },
     }

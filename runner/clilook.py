@@ -9,7 +9,9 @@ import click
 from runner.clibase import (
     campaign_argument,
     file_argument,
+    images_option,
     json_option,
+    note,
     opened_campaign,
     opened_ledger,
     plan_json,
@@ -39,70 +41,66 @@ def init(folder: Path) -> None:
     click.echo(f"\nNext: campaign check {shown} --sandbox, then campaign send {shown} --sandbox")
 
 
-@click.command(epilog="Example: campaign check campaigns/spring.yaml")
+@click.command(epilog="Example: campaign check campaigns/spring.yaml --images")
 @file_argument
 @click.option("--all", "everything", is_flag=True, help="Name every skipped row, not only the first ones.")
+@images_option
 @sandbox_option
 @workspace_option
 @json_option
-def check(file: Path, everything: bool, sandbox: bool, workspace: Path | None, as_json: bool) -> None:
+def check(file: Path, everything: bool, images: bool, sandbox: bool, workspace: Path | None, as_json: bool) -> None:
     """Read everything, send nothing; report every problem."""
-    from runner.console import plan_lines, skipped_lines
+    from runner.console import check_lines
     from runner.plan import open_plan
 
     with (
         opened_campaign(file, workspace, sandbox=sandbox, create=False) as (campaign, ledger),
-        open_plan(campaign, ledger) as (plan, staging),
+        open_plan(campaign, ledger, images=images, note=note) as (shown, staging),
     ):
         if as_json:
-            print_json(
-                plan_json(plan) | {"problems": [[s.row, s.raw_phone, s.reason, s.detail] for s in staging.skipped()]}
-            )
-            return
-        print_lines(plan_lines(plan))
-        click.echo(
-            f"Columns    used: {', '.join(plan.used)}" + (f"; unused: {', '.join(plan.unused)}" if plan.unused else "")
-        )
-        left_out = {"filtered", "suppressed"}
-        bad = sum(n for reason, n in plan.difference.skipped.items() if reason not in left_out)
-        if bad:
-            click.echo(f"\n{bad:,} rows cannot be sent:")
-            print_lines(skipped_lines(staging.skipped(), bad, campaign.audience.phone, everything=everything))
+            problems = [[row.row, row.raw_phone, row.reason, row.detail] for row in staging.skipped()]
+            print_json(plan_json(shown) | {"problems": problems})
         else:
-            click.echo("\nNo problems found.")
+            print_lines(check_lines(shown, staging.skipped(), campaign.audience.phone, everything=everything))
 
 
-@click.command(epilog="Example: campaign preview campaigns/spring.yaml -n 10")
+@click.command(epilog="Example: campaign preview campaigns/spring.yaml -n 10 --open")
 @file_argument
 @click.option("-n", "count", default=5, show_default=True, help="How many of the first messages to show.")
+@click.option("--open", "open_page", is_flag=True, help="Open preview.html in the browser.")
+@images_option
 @sandbox_option
 @workspace_option
-def preview(file: Path, count: int, sandbox: bool, workspace: Path | None) -> None:
-    """Dry run: what each recipient would get, on the terminal and as preview.xlsx."""
+def preview(file: Path, count: int, open_page: bool, images: bool, sandbox: bool, workspace: Path | None) -> None:
+    """Dry run: what each recipient would get, on the terminal, as a web page and as a spreadsheet."""
     from runner.console import near, plan_lines, sample_lines
     from runner.plan import open_plan
-    from runner.previewbook import write_preview
+    from runner.preview import write_preview
 
     with (
         opened_campaign(file, workspace, sandbox=sandbox, create=False) as (campaign, ledger),
-        open_plan(campaign, ledger) as (plan, staging),
+        open_plan(campaign, ledger, images=images, note=note) as (shown, staging),
     ):
-        print_lines(plan_lines(plan))
-        print_lines(sample_lines(staging.samples(limit=count)))
-        path = write_preview(campaign.workspace.folder(campaign.name), plan, staging.everything())
-        click.echo(f"\nEvery row: {near(path)}")
+        samples = staging.samples(limit=count)
+        print_lines(plan_lines(shown))
+        print_lines(sample_lines(samples))
+        written = write_preview(campaign, shown, staging, samples, images=images)
+    click.echo(f"\nAs a web page: {near(written.page)}\nEvery row:     {near(written.book)}")
+    if open_page:
+        click.launch(str(written.page))
 
 
 @click.command(
     epilog="Example: campaign plan campaigns/spring.yaml, then campaign send campaigns/spring.yaml --plan HASH"
 )
 @file_argument
+@images_option
 @sandbox_option
 @workspace_option
 @json_option
-def plan(file: Path, sandbox: bool, workspace: Path | None, as_json: bool) -> None:
+def plan(file: Path, images: bool, sandbox: bool, workspace: Path | None, as_json: bool) -> None:
     """The difference between the file and the ledger: who would be sent to, who not, and why."""
-    show_plan(file, workspace, sandbox=sandbox, as_json=as_json)
+    show_plan(file, workspace, sandbox=sandbox, as_json=as_json, images=images)
 
 
 @click.command(epilog="Examples: campaign status; campaign status spring-sale")

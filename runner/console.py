@@ -16,6 +16,7 @@ from runner.units import duration_text
 if TYPE_CHECKING:  # the words alone are quick to load; a broken file is to be refused at once
     from runner.ledger.base import Recovered, Sample, StatusView
     from runner.plan import Plan
+    from runner.preflight import ImageReport
     from runner.reconcile import Reconciled
     from runner.run import SendReport
 
@@ -113,6 +114,40 @@ def recovered_lines(recovered: Recovered) -> Iterator[str]:
         )
 
 
+def check_lines(plan: Plan, skipped: Iterable[Sample], phone_column: str, *, everything: bool) -> Iterator[str]:
+    """What `campaign check` prints: the plan, the columns, the images, and every row that cannot be sent."""
+    yield from plan_lines(plan)
+    yield from wrapped(
+        "Columns", "used: " + ", ".join(plan.used) + (f"; unused: {', '.join(plan.unused)}" if plan.unused else "")
+    )
+    if plan.images is not None:
+        yield from image_lines(plan.images)
+    yield ""
+    left_out = {SkipReason.FILTERED.value, SkipReason.SUPPRESSED.value}
+    bad = sum(n for reason, n in plan.difference.skipped.items() if reason not in left_out)
+    if not bad:
+        yield "No problems found."
+        return
+    yield "1 row cannot be sent:" if bad == 1 else f"{bad:,} rows cannot be sent:"
+    yield from skipped_lines(skipped, bad, phone_column, everything=everything)
+
+
+def image_lines(report: ImageReport) -> Iterator[str]:
+    """What checking the images found, per address."""
+    good = report.checked - report.unusable_count - report.doubtful_count
+    found = f"{good:,} good, {report.unusable_count:,} cannot be used, {report.doubtful_count:,} doubtful"
+    yield from wrapped("Images", f"{report.checked:,} checked: {found}")
+    for verdict in report.unusable[:SHOWN]:
+        yield from _folded(f"{verdict.url}: {verdict.reason}: {verdict.detail}")
+    for verdict in report.doubtful[:SHOWN]:
+        why = "; ".join(verdict.warnings) if verdict.ok else f"{verdict.reason}: {verdict.detail}"
+        yield from _folded(f"{verdict.url}: doubtful: {why}")
+
+
+def _folded(text: str) -> Iterator[str]:
+    yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+
+
 def skipped_lines(samples: Iterable[Sample], total: int, phone_column: str, *, everything: bool) -> Iterator[str]:
     """The rows that are skipped: row, column, value, rule, fix."""
     shown = 0
@@ -129,16 +164,14 @@ def skipped_lines(samples: Iterable[Sample], total: int, phone_column: str, *, e
         place = (
             f'row {sample.row}, column "{phone_column}"' if about_phone else f"row {sample.row} ({sample.raw_phone})"
         )
-        yield from textwrap.wrap(
-            f"{place}: {why}", WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
-        )
+        yield from _folded(f"{place}: {why}")
     if not everything and total > shown:
         yield f"  ... and {total - shown:,} more (--all shows them)"
     if hints:
         yield ""
         yield "How to mend them:"
     for reason, hint in hints.items():
-        yield from textwrap.wrap(f"{reason}: {hint}", WIDTH, initial_indent="  ", subsequent_indent="      ")
+        yield from _folded(f"{reason}: {hint}")
 
 
 def sample_lines(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str]:

@@ -256,8 +256,7 @@ class Engine:
             return None
         finally:
             self._flight.waiting.discard(task)
-        if self._past_deadline():
-            self.drain("expired", "the deadline has passed")
+        self._mind_the_deadline()
         if self._ending is not None:
             slot.drop()
             return None
@@ -282,9 +281,11 @@ class Engine:
     async def _goes(self, slot: Slot) -> bool:
         """Wait for the exact moment. False: nothing is written, for the sender was told to wait or the run is ending."""
         try:
-            return await slot.ready() and self._ending is None
+            ready = await slot.ready()
         except asyncio.CancelledError:  # `abort`
             return False
+        self._mind_the_deadline()  # the commit may have taken its time
+        return ready and self._ending is None
 
     def _settle(self, claim: Claim, outcome: Outcome, slot: Slot) -> None:
         """Record the outcome, and what it means for the sender as a whole."""
@@ -308,10 +309,10 @@ class Engine:
         if outcome.retry_after is not None and outcome.retry_after > LONGEST_RETRY_AFTER:
             self.drain("stopped", f"the provider asks to wait {outcome.retry_after:.0f} s")
             return
+        words = "told to slow down" if outcome.throttled else outcome.detail or outcome.reason
         seconds = self._pace.cool_down(outcome.retry_after, slot)
         if not seconds:  # one of a batch that was refused together
             return
-        words = "told to slow down" if outcome.throttled else outcome.detail or outcome.reason
         self._progress.note(f"{words}: waiting {math.ceil(seconds)} s")
         if outcome.throttled:
             until = self._clock() + int(seconds * 1e6)
@@ -338,15 +339,15 @@ class Engine:
 
     # --- watching -----------------------------------------------------------------------------------------------------------
 
-    def _past_deadline(self) -> bool:
-        return self._orders.deadline is not None and self._clock() >= self._orders.deadline
+    def _mind_the_deadline(self) -> None:
+        if self._orders.deadline is not None and self._clock() >= self._orders.deadline:
+            self.drain("expired", "the deadline has passed")
 
     async def _watch(self) -> None:
         """Notice what nobody announces: the deadline, and a pause or cancel while all workers wait for their turn."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if self._past_deadline():
-                self.drain("expired", "the deadline has passed")
+            self._mind_the_deadline()
             try:
                 state = await self._recorder.campaign_state()
             except LedgerError:

@@ -18,7 +18,7 @@ from runner.whatsapp import caption_html
 CAPTION_LIMIT = 1024
 LONGEST_SHOWN = 4096  # characters of a caption
 PICTURE_ROOM = 400_000  # bytes of all pictures together, before base64 makes them a third larger
-CARD_ROOM = 250_000  # characters of HTML of all cards together
+CARD_ROOM = 300_000  # bytes of HTML of all cards together
 _MIMES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})  # what shows pixels and nothing else
 
 
@@ -99,7 +99,7 @@ class Deck:
             return None
         body = caption_html(caption[:LONGEST_SHOWN])
         url = outside(image, 500)
-        size = len(body) + len(url)
+        size = len(body.encode("utf-8", "replace")) + len(url.encode("utf-8", "replace"))
         if size > self._card_room:
             self.left_out += 1
             self._card_room = 0  # or each of the thousands that follow would be put together in vain

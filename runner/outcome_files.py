@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import orjson
 
+from runner.attemptstats import measure
 from runner.ledger.base import CampaignRecord, LedgerRow
 from runner.ledger.sql import SqlLedger, now_us
 from runner.mending import mend
+from runner.pages import write_report_page
+from runner.reportpage import ReportData
+from runner.reportrows import pick
 from runner.results import ResultRow, Summary, Written, summary, write_results
 from runner.resultset import ResultSet
+from runner.units import Rate
 from runner.workspace import Workspace
 
 __all__ = ["Written", "read_summary", "result_set", "write_outcome"]
@@ -21,7 +27,26 @@ def write_outcome(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Wri
     results = result_set(workspace, ledger, campaign)
     formats = ledger.campaign(campaign).settings.get("formats", ["xlsx", "csv"])
     assert isinstance(formats, list)  # noqa: S101 - written by us
-    return write_results(results, workspace.folder(campaign), [str(name) for name in formats])
+    folder = workspace.folder(campaign)
+    written = write_results(results, folder, [str(name) for name in formats])
+    page = folder / "report.html"
+    record = ledger.campaign(campaign)
+    write_report_page(
+        page,
+        ReportData(
+            summary=written.totals,
+            groups=written.groups,
+            stats=measure(ledger.attempts(record.id), rates_of(record)),
+            picked=pick(results.read_rows()),
+        ),
+    )
+    return replace(written, paths={**written.paths, page.name: page})
+
+
+def rates_of(record: CampaignRecord) -> list[Rate]:
+    """The limits that the campaign was planned with."""
+    rates = record.settings.get("rates")
+    return [Rate(int(count), float(window)) for count, window in rates] if isinstance(rates, list) else []
 
 
 def read_summary(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Summary:

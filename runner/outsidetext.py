@@ -18,6 +18,7 @@ _UNSEEN = (
 )
 _ODD = re.compile(rf"({_FLAG})|([{_UNSEEN}])\2*")
 _CUT = "…"
+_ODD_IN_A_LINE = 20
 
 
 def outside(text: object, longest: int = 300) -> Markup:
@@ -27,20 +28,26 @@ def outside(text: object, longest: int = 300) -> Markup:
     """
     if isinstance(text, Markup):  # it has been here before
         return text
-    return Markup("<bdi>{}</bdi>").format(shown(clip(one_line(str(text)), longest)))
+    return Markup("<bdi>{}</bdi>").format(shown(clip(one_line(str(text)), longest), most=_ODD_IN_A_LINE))
 
 
-def shown(text: str) -> Markup:
-    """The text escaped, every unseen character as its number (`U+202E`), a run of the same one as `U+0000 ×500`."""
-    parts = []
+def shown(text: str, most: int = 10_000) -> Markup:
+    """The text escaped, every unseen character as its number (`U+202E`), a run of the same one as `U+0000 ×500`.
+
+    After the first `most` of them the others are U+FFFD: thirty bytes for each would swell a page.
+    """
+    parts: list[Markup] = []
     at = 0
     for match in _ODD.finditer(text):
         if match[1] is not None:
             continue
         parts.append(escape(text[at : match.start()]))
+        at = match.end()
+        if len(parts) > 2 * most:
+            parts.append(Markup("\ufffd"))
+            continue
         times = f" ×{len(match[0])}" if len(match[0]) > 1 else ""
         parts.append(Markup('<span class="odd">U+{:04X}{}</span>').format(ord(match[2]), times))
-        at = match.end()
     parts.append(escape(text[at:]))
     return Markup("").join(parts)
 

@@ -26,6 +26,7 @@ LONGEST_LEAD = 0.02  # seconds: at most so early is a slot handed out, to make t
 LONGEST_CORRECTION = 0.025  # seconds: a slower reply says more about the provider than about the way there
 GIVE_BACK = 2.0  # seconds: the longest wait between intent and request; a slot that must wait longer is given back
 FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 1.0, 60.0  # seconds
+WORTH_TELLING = 0.5  # seconds; the refusals of one batch lengthen the wait by milliseconds each
 LONGEST_SLEEP = 1.0  # seconds: a slot that is dropped meanwhile may make an earlier moment possible
 POLL = 0.02  # seconds between looks at whether the probe has been answered
 _PENDING = math.inf
@@ -239,20 +240,22 @@ class Pace:
         `asked` is the provider's own Retry-After in seconds, the least that is waited; without it, or when that has not been
         enough, 1 s, doubling each time in a row up to 60 s. `slot` is the request that was refused: refusals of requests that
         left before the last cool-down began belong to it.
-        Returns the seconds from now; 0.0 when this changes nothing.
+        Returns the seconds from now; 0.0 when there is nothing new to tell anybody.
         """
         now = self._clock()
         until = now + (asked or 0.0)
-        if self._left_since(slot):
+        another = self._left_since(slot)
+        if another:
             self._in_a_row += 1
             self._cooled_at = now
             self._probing = True
             until = max(until, now + min(LONGEST_COOL_DOWN, FIRST_COOL_DOWN * 2.0 ** min(self._in_a_row - 1, 30)))
-        if until <= max(self._paused_until, now):
+        longer = until - max(self._paused_until, now)
+        if longer <= 0:
             return 0.0
         self._paused_until = until
         self._probing = True
-        return until - now
+        return until - now if another or longer > WORTH_TELLING else 0.0
 
     def reached(self, slot: Slot | None = None) -> None:
         """A reply that is not a refusal of the whole sender: back to the full rate.

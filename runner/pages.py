@@ -13,10 +13,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from runner.files import write_bytes
+from runner.model import Status
 from runner.outsidetext import outside
 from runner.previewpage import PreviewData, preview_view, words
 from runner.reportpage import ReportData, latency_text, report_view
 
+_KINDS = frozenset({*Status, "to_send"})
 _TEMPLATES = Path(__file__).parent / "pagetemplates"
 
 
@@ -61,8 +63,14 @@ def _environment() -> Environment:
         "latency": latency_text,
         "words": words,
         "outside": outside,
+        "kind": _kind,
     }
     return environment
+
+
+def _kind(status: str) -> str:
+    """The style of a status; of a word that is none of ours, the plain one. Nothing from outside becomes a class."""
+    return status if status in _KINDS else "waiting"
 
 
 def _count(number: int) -> str:

@@ -5,7 +5,7 @@ check, preview, plan and send all make their plan here, the same way; only send 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from runner.ledger.staging import Staging
 from runner.model import SkipReason, Status
 from runner.moments import moment_text
 from runner.pace import seconds_for
+from runner.preflight import ImageReport, check_plan
 from runner.prepare import Opened, Rows, Suppressed, task_of
 from runner.units import Rate, duration_text
 
@@ -45,6 +46,7 @@ class Plan:
     rates: tuple[Rate, ...]
     start_at: float | None
     deadline: float | None
+    images: ImageReport | None = None  # when the images were checked
 
     @property
     def seconds(self) -> float:
@@ -89,8 +91,13 @@ class Plan:
 
 
 @contextmanager
-def open_plan(campaign: Campaign, ledger: SqlLedger) -> Iterator[tuple[Plan, Staging]]:
-    """Read everything and compare with the ledger. Writes nothing. Raises InputError with every problem of the files."""
+def open_plan(
+    campaign: Campaign, ledger: SqlLedger, *, images: bool = False, note: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[Plan, Staging]]:
+    """Read everything and compare with the ledger. Writes nothing. Raises InputError with every problem of the files.
+
+    With `images`, or when the campaign says so, every image is fetched once; `note` is told, for that may take a while.
+    """
     with ledger.stage() as staging:
         opened: Opened | None = None
         faults: dict[str, tuple[str, ...]] = {}
@@ -104,6 +111,7 @@ def open_plan(campaign: Campaign, ledger: SqlLedger) -> Iterator[tuple[Plan, Sta
             else:
                 opened = event
         assert opened is not None  # noqa: S101 - the stream always opens before it ends
+        report = check_plan(campaign, staging, note) if images or campaign.message.images == "check" else None
         staging.settle(campaign.name, campaign.audience.duplicates)
         difference = staging.difference()
         if campaign.audience.duplicates == "error" and difference.skipped.get(SkipReason.DUPLICATE):
@@ -125,6 +133,7 @@ def open_plan(campaign: Campaign, ledger: SqlLedger) -> Iterator[tuple[Plan, Sta
                 rates=campaign.rates,
                 start_at=campaign.start_at,
                 deadline=campaign.deadline,
+                images=report,
             ),
             staging,
         )

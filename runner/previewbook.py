@@ -8,7 +8,7 @@ from pathlib import Path
 from xlsxwriter import Workbook  # type: ignore[import-untyped]  # XlsxWriter ships no py.typed
 
 from runner.cells import write_text
-from runner.files import atomic_write, private_folder
+from runner.files import atomic_write
 from runner.ledger.base import Sample
 from runner.plan import Plan
 from runner.resultlook import Look, print_setup
@@ -17,10 +17,8 @@ HEADER = (("row", 8), ("phone", 18), ("would be", 12), ("reason", 40), ("image",
 LAST_ROW = 1_048_575  # the format's own limit
 
 
-def write_preview(folder: Path, plan: Plan, rows: Iterable[Sample]) -> Path:
-    """Write `preview.xlsx` into the folder, in constant memory. Every outside value is text, never a formula."""
-    private_folder(folder)
-    path = folder / "preview.xlsx"
+def write_book(path: Path, plan: Plan, rows: Iterable[Sample]) -> Path:
+    """Write the workbook in constant memory. Every outside value is text, never a formula."""
     with atomic_write(path) as file:
         book = Workbook(
             file,

@@ -16,7 +16,7 @@ from runner.files import private_folder, write_bytes
 from runner.resultbook import check_width, result_book
 from runner.resultcsv import results_csv, retry_csv
 from runner.resultset import COLUMNS, ResultRow, ResultSet
-from runner.totals import Summary, Tally
+from runner.totals import Group, Summary, Tally
 
 __all__ = ["COLUMNS", "FORMATS", "ResultRow", "ResultSet", "Summary", "Written", "summary", "write_results"]
 
@@ -30,6 +30,7 @@ class Written:
 
     paths: Mapping[str, Path]  # file name -> path
     totals: Summary
+    groups: tuple[Group, ...]  # the failures, by how to mend them
 
     @property
     def reconciled(self) -> bool:
@@ -77,8 +78,8 @@ def write_results(results: ResultSet, folder: Path, formats: Collection[str]) ->
         for row in results.read_rows():
             for write in writers:
                 write(row)
-        totals = tally.summary(results, tuple(names))
+        totals, groups = tally.summary(results, tuple(names)), tally.groups()
         if book:
-            book.finish(totals, tally.groups())
+            book.finish(totals, groups)
     write_bytes(paths["summary.json"], totals.to_json())
-    return Written(paths, totals)
+    return Written(paths, totals, groups)

@@ -22,6 +22,7 @@ from runner.pace import Pace
 from runner.progress import Progress
 from runner.recorder import Recorder
 from runner.retry import RetryPolicy
+from runner.signals import end_orderly_on_signals
 from runner.transport import Transport
 
 STATE_SECONDS = 0.5  # how soon a pause or cancel is noticed while waiting for start_at
@@ -43,8 +44,11 @@ class Sending:
 
     def run(self, limit: int | None) -> Ending:
         """Send to at most `limit` recipients. May be called again: the ledger knows how far it has come."""
-        with asyncio.Runner(loop_factory=_loop_factory()) as loop:
-            return loop.run(self._drive(limit))
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as loop:
+                return loop.run(self._drive(limit))
+        finally:
+            end_orderly_on_signals()
 
     def with_canary(self, canary: int, limit: int | None, go_on: Callable[[str], bool]) -> Ending:
         """`canary` recipients first; the rest only when their outcomes are within the breaker's limits and `go_on` agrees."""

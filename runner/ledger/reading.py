@@ -6,6 +6,7 @@ A call is one read transaction, so what it returns was true at one moment; `resu
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -209,6 +210,43 @@ class LedgerReader(ABC):
                     {"c": campaign.id},
                 ).scalar_one()
         return StatusView(campaign, counts, RunRecord(*run) if run is not None else None, int(oldest or 0))
+
+    def attempts(self, campaign_id: int, page: int = 10_000) -> Iterator[tuple[int, int, str, str]]:
+        """Every attempt in the order of its start: started, finished (microseconds), verdict, code. Read in pages."""
+        with self._guarded(self._read) as connection:
+            senders = connection.execute(
+                text(
+                    "SELECT DISTINCT a.sender_id FROM attempts a JOIN runs r ON r.id = a.run_id WHERE r.campaign_id = :c"
+                ),
+                {"c": campaign_id},
+            ).all()
+        yield from heapq.merge(*(self._attempts(campaign_id, sender[0], page) for sender in senders))
+
+    def _attempts(self, campaign_id: int, sender_id: int, page: int) -> Iterator[tuple[int, int, str, str]]:
+        """One sender's, along its index."""
+        query = text(
+            "SELECT a.started_at, a.finished_at, a.verdict, a.code, a.recipient_id, a.number FROM attempts a "
+            "WHERE a.sender_id = :sender AND (a.started_at, a.recipient_id, a.number) > (:at, :recipient, :number) "
+            "AND a.run_id IN (SELECT id FROM runs WHERE campaign_id = :c) "
+            "ORDER BY a.started_at, a.recipient_id, a.number LIMIT :n"
+        )
+        at, recipient, number = -1, -1, -1
+        while True:
+            keys = {
+                "sender": sender_id,
+                "at": at,
+                "recipient": recipient,
+                "number": number,
+                "c": campaign_id,
+                "n": page,
+            }
+            with self._guarded(self._read) as connection:
+                rows = connection.execute(query, keys).all()
+            for started, finished, verdict, code, recipient, number in rows:  # noqa: B007 - the next page goes on from here
+                at = started
+                yield started, finished, verdict, code
+            if len(rows) < page:
+                return
 
     def unknowns(self, campaign_id: int) -> list[Unknown]:
         """The rows whose fate is not known, in input order."""

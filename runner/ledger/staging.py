@@ -55,6 +55,28 @@ class Staging:
             )
         return len(batch)
 
+    def images(self) -> list[str]:
+        """The distinct image addresses of the rows that would be sent, in order of first use."""
+        rows = self._connection.execute(
+            text("SELECT image FROM staged WHERE reason = '' GROUP BY image ORDER BY min(position)")
+        )
+        return [str(row[0]) for row in rows]
+
+    def live_count(self) -> int:
+        """Rows that would be sent as far as is known yet."""
+        return int(self._connection.execute(text("SELECT count(*) FROM staged WHERE reason = ''")).scalar_one())
+
+    def refuse_images(self, refused: Iterable[tuple[str, str]]) -> None:
+        """Skip the rows with these image addresses; each comes with what is wrong with it."""
+        rows = [{"image": address, "detail": detail} for address, detail in refused]
+        if rows:
+            self._connection.execute(
+                text(
+                    "UPDATE staged SET reason = 'media_unusable', detail = :detail WHERE reason = '' AND image = :image"
+                ),
+                rows,
+            )
+
     def settle(self, campaign: str, duplicates: Literal["first", "last", "error"]) -> None:
         """When all rows are in: mark suppressed and duplicate rows, find each row's counterpart in the ledger."""
         run = self._connection.execute
@@ -191,10 +213,14 @@ class Staging:
             yield Sample(*row)
 
     def skipped(self, limit: int | None = None) -> Iterator[Sample]:
-        """The rows that are skipped, in order."""
-        query = f"{_SAMPLE}WHERE reason <> '' ORDER BY position" + (" LIMIT :n" if limit is not None else "")
+        """The rows that are skipped, in order; not those whose number has been settled under an earlier plan."""
+        query = text(
+            "SELECT s.row, s.phone, s.raw_phone, s.reason, s.detail, s.image, s.caption FROM staged s "
+            "LEFT JOIN matched x ON x.position = s.position LEFT JOIN recipients r ON r.id = x.id "
+            f"WHERE s.reason <> '' AND (r.status IS NULL OR r.status IN {_WAITING_SQL}) ORDER BY s.position LIMIT :n"
+        )
         rows = self._connection.execution_options(yield_per=2000).execute(
-            text(query), {"n": limit} if limit is not None else {}
+            query, {"n": limit if limit is not None else -1 if self._sqlite else None}
         )
         for row in rows:
             yield Sample(*row)
@@ -219,6 +245,7 @@ class Staging:
 
 
 _WAITING = frozenset({Status.PENDING, Status.CLAIMED, Status.RETRY_WAIT})
+_WAITING_SQL = "('pending', 'claimed', 'retry_wait')"
 _TO_SEND = (
     "FROM staged s LEFT JOIN matched x ON x.position = s.position LEFT JOIN recipients r ON r.id = x.id "
     "WHERE s.reason = '' AND (r.status IS NULL OR r.status IN ('pending', 'claimed', 'retry_wait'))"

@@ -426,6 +426,27 @@ def test_many_refusals_of_one_batch_are_one_cool_down() -> None:
     assert set(said[1:]) == {0.0}  # nothing new to tell anybody
 
 
+def test_refusals_of_one_batch_that_ask_for_the_same_wait_are_told_once() -> None:
+    async def main() -> list[float]:
+        gate = pace()
+        slots = [await gate.reserve() for _ in range(10)]
+        for slot in slots:
+            assert await slot.ready()
+        said = []
+        for slot in slots:
+            await asyncio.sleep(0.01)
+            said.append(gate.cool_down(2.0, slot))
+        for slot in slots:
+            slot.answered()
+        assert await (await gate.reserve()).ready()
+        said.append(now())
+        return said
+
+    *said, end = run(main())
+    assert said == pytest.approx([2.0] + [0.0] * 9)
+    assert end == pytest.approx(2.1)  # every one of them was obeyed
+
+
 def test_a_late_refusal_may_still_lengthen_the_wait() -> None:
     async def main() -> tuple[float, float]:
         gate = pace()
