@@ -21,6 +21,7 @@ from runner.errors import InputError, Problem
 from runner.hazards import hazard
 from runner.imageaddress import address_fault, host_lock
 from runner.model import SkipReason
+from runner.templatebranches import Branches
 from runner.templatecheck import TemplateChecker
 from runner.templatefolder import TemplateFolder
 from runner.templatelimits import SIZE_LIMIT, Meter
@@ -64,7 +65,8 @@ class Renderer:
     both. `extra` are further templates by name, for `extra()`. Raises InputError with every problem found.
 
     `used` and `unused` are the headers that templates read and do not read. `warnings` are sentences about likely
-    mistakes that are not errors, for the person who wrote the campaign file.
+    mistakes that are not errors, for the person who wrote the campaign file. With `branches`, `taken` names the branches of
+    the caption's template that the last rendered row took; captions are the same either way.
 
     One Renderer is used by one thread at a time; it shares nothing with another.
     """
@@ -72,6 +74,7 @@ class Renderer:
     used: frozenset[str]
     unused: tuple[str, ...]
     warnings: tuple[str, ...]
+    taken: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class Renderer:
         variables: Mapping[str, str | int | float | bool],
         caption_limit: int,
         extra: Mapping[str, Source] | None = None,
+        branches: bool = False,
     ) -> None:
         self._limit = caption_limit
         self._width = len(columns)
@@ -114,6 +118,12 @@ class Renderer:
         self._lock = host_lock(parsed["image"].tree, variables)
         self._files = reader.files
         files = [file for file in reader.files.values() if file]
+        self._branches = Branches(sandbox) if branches else None
+        if self._branches is not None:
+            watch = self._branches.watch
+            sandbox.probe = lambda tree, name: watch(tree, folder.source(name), name)
+            if caption is not None:
+                watch(parsed["caption"].tree, caption.text, "caption")
         shared = {**FUNCTIONS, **variables, "vars": dict(variables)}
         programs = {
             role: Program(one, ready, names, needs[role], shared, meter)
@@ -140,6 +150,8 @@ class Renderer:
     def render(self, values: Sequence[str]) -> Rendered | RenderFault:
         """The image's address and the caption for one row."""
         caption = ""
+        if self._branches is not None:
+            self._branches.taken.clear()
         if self._caption is not None:
             text = self._run(self._caption, values)
             if isinstance(text, str):
@@ -150,6 +162,8 @@ class Renderer:
             if len(caption) > self._limit:
                 detail = f"the caption has {len(caption):,} characters; at most {self._limit:,}"
                 return _fault(detail, SkipReason.CAPTION_TOO_LONG)
+        if self._branches is not None:
+            self.taken = frozenset(self._branches.taken)
         image = self._fixed_image or self._address(values)
         return image if isinstance(image, RenderFault) else Rendered(image, caption)
 

@@ -79,9 +79,9 @@ def preview(file: Path, count: int, open_page: bool, images: bool, sandbox: bool
 
     with (
         opened_campaign(file, workspace, sandbox=sandbox, create=False) as (campaign, ledger),
-        open_plan(campaign, ledger, images=images, note=note) as (shown, staging),
+        open_plan(campaign, ledger, images=images, branches=True, note=note) as (shown, staging),
     ):
-        samples = staging.samples(limit=count)
+        samples = staging.of_branches(shown.branches) | staging.samples(limit=count)
         print_lines(plan_lines(shown))
         print_lines(sample_lines(samples))
         written = write_preview(campaign, shown, staging, samples, images=images)

@@ -22,7 +22,7 @@ import orjson
 
 from runner.errors import ConfinedError, InputError, Problem
 from runner.ledger.base import PlannedRow
-from runner.prepare import Event, Opened, PreparationTask, Rows, Suppressed, prepare
+from runner.prepare import Branches, Event, Opened, PreparationTask, Rows, Suppressed, prepare
 
 MEMORY_BYTES = 3 * 1024**3  # address space, not resident memory: the libraries alone map about 1 GB
 PROCESSOR_SECONDS = 3600
@@ -113,6 +113,8 @@ def _events(task: PreparationTask, child: subprocess.Popen[bytes], watchdog: _Wa
             yield Rows(rows)
         elif kind == "suppressed":
             yield Suppressed(value[0], tuple(value[1]), tuple(value[2]), value[3])
+        elif kind == "branches":
+            yield Branches({label: tuple(positions) for label, positions in value.items()})
         else:
             yield Opened(value[0], *(tuple(part) for part in value[1:]))
         watchdog.pat()
@@ -207,6 +209,8 @@ def _child() -> None:
                 _emit(out, "rows", [_row(row) for row in event.rows])
             elif isinstance(event, Suppressed):
                 _emit(out, "suppressed", [event.source, event.numbers, event.faults, event.fault_count])
+            elif isinstance(event, Branches):
+                _emit(out, "branches", event.rows)
             else:
                 _emit(out, "opened", [event.description, event.notes, event.columns, event.used, event.unused])
         _emit(out, "end", None)

@@ -175,23 +175,21 @@ def skipped_lines(samples: Iterable[Sample], total: int, phone_column: str, *, e
 
 
 def sample_lines(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
-    """Messages as they will look, each once."""
-    seen: set[int] = set()
-    titles = {"first": "", "longest": "the longest", "shortest": "the shortest", "unusual": "unusual characters"}
-    for kind, title in titles.items():
+    """Messages as they will look, each once, under every title that fits. A label not known here is a template's branch."""
+    known = {"first": "", "longest": "the longest", "shortest": "the shortest", "unusual": "unusual characters"}
+    shown: dict[int, Sample] = {}
+    titles: dict[int, list[str]] = {}
+    for kind in (*known, *(label for label in samples if label not in known)):
         for sample in samples.get(kind, ()):
-            if sample.row in seen:
-                continue
-            seen.add(sample.row)
-            yield ""
-            yield (
-                f"row {sample.row} to {sample.phone}"
-                + (f" ({title})" if title else "")
-                + f", {len(sample.caption)} characters"
-            )
-            yield f"  [{sample.image}]"
-            for line in sample.caption.splitlines() or [""]:
-                yield f"  {line}"
+            shown.setdefault(sample.row, sample)
+            titles.setdefault(sample.row, []).append(known.get(kind, kind))
+    for row, sample in shown.items():
+        said = "; ".join(dict.fromkeys(title for title in titles[row] if title))
+        yield ""
+        yield f"row {row} to {sample.phone}" + (f" ({said})" if said else "") + f", {len(sample.caption)} characters"
+        yield f"  [{sample.image}]"
+        for line in sample.caption.splitlines() or [""]:
+            yield f"  {line}"
 
 
 def send_lines(report: SendReport, again: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from runner.errors import InputError, Problem
 
 MAX_COLUMNS = 500
+NAMED = 10  # columns of the same name that are named one by one
 MAX_VALUE = 100_000  # characters in one cell; Excel itself stops at 32,767
 MAX_PROBLEMS = 20  # shown one by one; the rest are counted
 
@@ -212,7 +213,10 @@ class _Surveyor:
                 problems.append(Problem(place, what, f"write a name in {letter}{self.first_row}, or empty the column"))
         for title, letters in places.items():
             if len(letters) > 1:
-                what = f'columns {", ".join(letters[:-1])} and {letters[-1]} have the same name "{title[:60]}"'
+                named = (
+                    letters if len(letters) <= NAMED else [*letters[: NAMED - 1], f"{len(letters) - NAMED + 1:,} more"]
+                )
+                what = f'columns {", ".join(named[:-1])} and {named[-1]} have the same name "{title[:60]}"'
                 problems.append(Problem(f"{self.name} row {self.first_row}", what, "give every column its own name"))
         if len(problems) > MAX_PROBLEMS:
             rest = len(problems) - MAX_PROBLEMS

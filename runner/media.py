@@ -36,6 +36,8 @@ class ImageVerdict:
     size: int = 0  # bytes: declared, or else read; 0 if unknown
     mime: str = ""  # the true type of a JPEG or PNG, else the declared one
     warnings: tuple[str, ...] = ()
+    width: int = 0  # pixels; 0 if unknown
+    height: int = 0
     thumbnail: bytes | None = None  # the file itself, if asked for and at most THUMBNAIL_BYTES
 
     @property
@@ -218,6 +220,8 @@ def judge(url: str, fetched: Fetched, limit: int, warnings: tuple[str, ...] = ()
         size=size,
         mime=picture.mime,
         warnings=(*warnings, *_about_file(picture, fetched)),
+        width=picture.width,
+        height=picture.height,
         thumbnail=fetched.body,
     )
 

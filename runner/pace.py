@@ -23,7 +23,9 @@ from runner.units import Rate
 MARGIN = 0.002  # seconds added to every window: timers and clocks have a grain of 1 ms
 CATCH_UP = 0.2  # seconds of even spacing that may be made up for after a hiccup
 LONGEST_LEAD = 0.02  # seconds: at most so early is a slot handed out, to make the intent durable meanwhile
-LONGEST_CORRECTION = 0.025  # seconds: a slower reply says more about the provider than about the way there
+LONGEST_CORRECTION = (
+    0.025  # seconds, or 1 % of a longer window: a slower reply says more about the provider than the way there
+)
 GIVE_BACK = 2.0  # seconds: the longest wait between intent and request; a slot that must wait longer is given back
 FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 1.0, 60.0  # seconds
 WORTH_TELLING = 0.5  # seconds; the refusals of one batch lengthen the wait by milliseconds each
@@ -38,6 +40,7 @@ class _Window:
     def __init__(self, rate: Rate, recent: Sequence[float]) -> None:
         self.count = rate.count
         self.length = rate.window + MARGIN
+        self.longest_correction = max(LONGEST_CORRECTION, rate.window / 100)
         self.stamps = array("d", [-math.inf]) * rate.count
         self.next = 0
         for stamp in recent[-rate.count :]:
@@ -227,10 +230,10 @@ class Pace:
         took = self._clock() - stamp
         if complete:  # a connection that breaks at once says nothing about the way there
             self._fastest = min(self._fastest, took)
-        later = stamp + min(max(took - self._fastest, 0.0), LONGEST_CORRECTION)
+        excess = max(took - self._fastest, 0.0)
         for window, (place, _) in zip(self._windows, places, strict=True):
             if window.stamps[place] == stamp:  # not yet handed on to the next request in this place
-                window.stamps[place] = later
+                window.stamps[place] = stamp + min(excess, window.longest_correction)
 
     # --- the sender as a whole ------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -21,7 +21,7 @@ from runner.model import SkipReason, Status
 from runner.moments import moment_text
 from runner.pace import seconds_for
 from runner.preflight import ImageReport, check_plan
-from runner.prepare import Opened, Rows, Suppressed, task_of
+from runner.prepare import Branches, Opened, Rows, Suppressed, task_of
 from runner.units import Rate, duration_text
 
 DUPLICATES_NAMED = 20  # rows named when `duplicates: error` refuses a file
@@ -47,6 +47,8 @@ class Plan:
     start_at: float | None
     deadline: float | None
     images: ImageReport | None = None  # when the images were checked
+    # branch of the template -> positions of the first rows that took it; when asked for
+    branches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -92,22 +94,31 @@ class Plan:
 
 @contextmanager
 def open_plan(
-    campaign: Campaign, ledger: SqlLedger, *, images: bool = False, note: Callable[[str], None] = lambda _: None
+    campaign: Campaign,
+    ledger: SqlLedger,
+    *,
+    images: bool = False,
+    branches: bool = False,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[Plan, Staging]]:
     """Read everything and compare with the ledger. Writes nothing. Raises InputError with every problem of the files.
 
     With `images`, or when the campaign says so, every image is fetched once; `note` is told, for that may take a while.
+    With `branches` the plan names rows for each branch of the template.
     """
     with ledger.stage() as staging:
         opened: Opened | None = None
         faults: dict[str, tuple[str, ...]] = {}
-        for event in prepare_confined(task_of(campaign)):
+        taken: Mapping[str, tuple[int, ...]] = {}
+        for event in prepare_confined(replace(task_of(campaign), branches=branches)):
             if isinstance(event, Rows):
                 staging.add(event.rows)
             elif isinstance(event, Suppressed):
                 staging.suppress(event.numbers, event.source)
                 if event.fault_count:
                     faults[event.source] = event.faults
+            elif isinstance(event, Branches):
+                taken = event.rows
             else:
                 opened = event
         assert opened is not None  # noqa: S101 - the stream always opens before it ends
@@ -134,6 +145,7 @@ def open_plan(
                 start_at=campaign.start_at,
                 deadline=campaign.deadline,
                 images=report,
+                branches=taken,
             ),
             staging,
         )

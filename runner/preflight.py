@@ -77,11 +77,7 @@ def check_plan(campaign: Campaign, staging: Staging, note: Callable[[str], None]
     return report
 
 
-def thumbnails(campaign: Campaign, addresses: list[str]) -> dict[str, tuple[str, bytes]]:
-    """Small pictures for a page, address to (type, bytes); those that cannot be fetched are left out."""
+def pictures(campaign: Campaign, addresses: list[str]) -> dict[str, ImageVerdict]:
+    """Small pictures for a page, address to a verdict with `thumbnail`; those that cannot be fetched are left out."""
     verdicts = check_all(addresses, policy_of(campaign, 0), clock=time.time, want_bytes=True)
-    return {
-        url: (verdict.mime, verdict.thumbnail)
-        for url, verdict in verdicts.items()
-        if verdict.ok and verdict.thumbnail is not None
-    }
+    return {url: verdict for url, verdict in verdicts.items() if verdict.ok and verdict.thumbnail is not None}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runner.campaign import Campaign
 
 CHUNK = 1000  # rows per event
+BRANCH_ROWS = 20  # for each branch of the template: the first ones may yet turn out to be duplicates or suppressed
 FAULTS_SHOWN = 20  # unreadable numbers of a suppression file that are named
 
 
@@ -51,6 +52,7 @@ class PreparationTask:
     provider: str
     settings: Mapping[str, str | int | float | bool | None]  # the provider block without its secrets
     places: Mapping[str, str]
+    branches: bool = False  # end with `Branches`; for previews
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,14 @@ class Rows:
     rows: tuple[PlannedRow, ...]
 
 
-Event = Opened | Suppressed | Rows
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """After the last row: for each branch of the template the positions of the first rows that took it."""
+
+    rows: Mapping[str, tuple[int, ...]]
+
+
+Event = Opened | Suppressed | Rows | Branches
 
 
 def task_of(campaign: Campaign) -> PreparationTask:
@@ -138,6 +147,8 @@ def prepare(task: PreparationTask) -> Iterator[Event]:
             rows.append(pipeline.plan(position, row.number, row.values))
             position += 1
         yield Rows(tuple(rows))
+    if task.branches:
+        yield Branches({label: tuple(positions) for label, positions in sorted(pipeline.branches.items())})
 
 
 def _suppressed(task: PreparationTask) -> Iterator[Suppressed]:
@@ -169,6 +180,7 @@ class _Pipeline:
 
         self._task = task
         self._reader = reader
+        self.branches: dict[str, list[int]] = {}
         self.audience = open_audience(
             Path(task.audience), sheet=task.sheet, encoding=task.encoding, delimiter=task.delimiter
         )
@@ -194,6 +206,7 @@ class _Pipeline:
                     if task.scheduled_time is not None
                     else {}
                 ),
+                branches=task.branches,
             )
         except InputError as error:
             problems.extend(error.problems)
@@ -238,6 +251,7 @@ class _Pipeline:
         if isinstance(scheduled, RenderFault):
             return skip(scheduled.reason, scheduled.detail, phone.digits, phone.country)
         message = Message(phone.digits, rendered.image, rendered.caption, scheduled)
+        self._note_branches(position)
         payload = hashlib.sha256(self._provider.build(self._settings, message).body).digest()
         return PlannedRow(
             position,
@@ -253,6 +267,12 @@ class _Pipeline:
             payload,
             own,
         )
+
+    def _note_branches(self, position: int) -> None:
+        for label in self._renderer.taken:
+            rows = self.branches.setdefault(label, [])
+            if len(rows) < BRANCH_ROWS:
+                rows.append(position)
 
     def _schedule(self, values: tuple[str, ...]) -> int | RenderFault | None:
         from runner.captions import RenderFault

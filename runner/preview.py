@@ -16,7 +16,7 @@ from runner.ledger.staging import Staging
 from runner.messagecards import Thumbnail
 from runner.pages import write_preview_page
 from runner.plan import Plan
-from runner.preflight import thumbnails
+from runner.preflight import pictures
 from runner.previewbook import write_book
 from runner.previewpage import PreviewData
 
@@ -39,11 +39,12 @@ def write_preview(
     folder = campaign.workspace.folder(campaign.name)
     private_folder(folder)
     shown = {**samples, "first": list(islice(staging.live(), LIST_SHOWN))}
-    pictures = {}
+    thumbnails: dict[str, Thumbnail] = {}
     if images:
         addresses = dict.fromkeys(sample.image for group in shown.values() for sample in group)
-        found = thumbnails(campaign, list(addresses))
-        pictures = {url: Thumbnail(mime, data) for url, (mime, data) in found.items()}
+        for url, verdict in pictures(campaign, list(addresses)).items():
+            if verdict.thumbnail is not None:
+                thumbnails[url] = Thumbnail(verdict.mime, verdict.thumbnail, verdict.width, verdict.height)
     page = folder / "preview.html"
     write_preview_page(
         page,
@@ -62,7 +63,7 @@ def write_preview(
             skipped=list(staging.skipped(SKIPPED_SHOWN)),
             columns_used=plan.used,
             columns_unused=plan.unused,
-            thumbnails=pictures,
+            thumbnails=thumbnails,
             caption_limit=campaign.provider.abilities.caption_limit,
         ),
     )

@@ -83,7 +83,7 @@ def send(campaign: Campaign, ledger: SqlLedger, options: SendOptions, ask: Ask) 
     owner = f"process {os.getpid()} on {socket.gethostname()}"
     holder = f"{owner} (since {moment_text(time.time())})"
     with campaign_lock(folder, campaign.name, holder):
-        recovered = _recover(campaign, ledger)
+        recovered = _take_up(campaign, ledger)
         with open_plan(campaign, ledger) as (plan, staging):
             if options.approved_hash is not None and plan.hash != options.approved_hash:
                 raise StalePlanError(
@@ -105,10 +105,17 @@ def send(campaign: Campaign, ledger: SqlLedger, options: SendOptions, ask: Ask) 
         )
 
 
-def _recover(campaign: Campaign, ledger: SqlLedger) -> Recovered:
+def _take_up(campaign: Campaign, ledger: SqlLedger) -> Recovered:
+    """What a dead run left is settled; a campaign that was paused or cancelled is open again from here on.
+
+    Not later: a pause or cancel that comes while the plan is made must not be undone.
+    """
     if campaign.name not in ledger.campaigns():
         return Recovered(0, 0)
-    return ledger.recover(ledger.campaign(campaign.name).id)
+    known = ledger.campaign(campaign.name)
+    if known.state != "open":
+        ledger.set_state(known.id, "open")
+    return ledger.recover(known.id)
 
 
 def _check_only(campaign: Campaign, has_number: Callable[[str], bool], options: SendOptions) -> None:
@@ -133,7 +140,12 @@ def _write(campaign: Campaign, ledger: SqlLedger, ending: Ending) -> tuple[Writt
     try:
         return write_outcome(campaign.workspace, ledger, campaign.name), ending
     except CampaignError as error:
-        return None, Ending(ending.word, ending.why, ending.error or error)
+        again = f"campaign report {campaign.name}" + (" --sandbox" if campaign.workspace.sandbox else "")
+        told = CampaignError(  # not the error's own exit code: 2 would say that nothing was sent
+            f"what was sent is in the ledger, but the result files could not be written:\n{error}\n"
+            f"Write them again with: {again}"
+        )
+        return None, Ending(ending.word, ending.why, ending.error or told)
 
 
 def _run(

@@ -29,6 +29,10 @@ class TemplateFolder(BaseLoader):
             raise TemplateNotFound(template)
         return self._sources[template], None, None
 
+    def source(self, name: str) -> str:
+        """The text of a file that has been read."""
+        return self._sources[name]
+
     def has(self, name: str) -> bool:
         """Whether there is something of that name."""
         return (self._folder / name).exists()

@@ -8,7 +8,7 @@ loops, calls and printed characters are paid for from a `Meter`.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from jinja2 import BaseLoader, StrictUndefined, nodes, pass_context
 from jinja2.environment import TemplateModule
@@ -81,6 +81,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             cache_size=-1,
         )
         self.meter = meter
+        self.probe: Callable[[nodes.Template, str], None] | None = (
+            None  # sees every template file before it is compiled
+        )
         self.globals.clear()
         self.filters.clear()
         self.filters |= guarded_filters(meter)
@@ -123,6 +126,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _generate(
         self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
     ) -> str:
+        if self.probe is not None and name is not None:
+            self.probe(source, name)
         metered = Metering().visit(source)
         metered.set_environment(self)
         return super()._generate(metered, name, filename, defer_init)

@@ -59,7 +59,8 @@ _INSERT = (
 
 
 def adopt(connection: Connection, draft: CampaignDraft, now: int) -> int:
-    """Write the staged plan into the ledger. Returns the campaign's id. The campaign is open afterwards."""
+    """Write the staged plan into the ledger. Returns the campaign's id. A new campaign is open; a known one keeps its
+    state, for it may have been paused or cancelled while the plan was made."""
     connection.commit()  # the temporary tables are full; what follows is one transaction of its own
     connection.execution_options(immediate=True)  # SQLite: take the write lock at the start, never half way
     sender_id = connection.execute(
@@ -74,7 +75,7 @@ def adopt(connection: Connection, draft: CampaignDraft, now: int) -> int:
             text(
                 "INSERT INTO campaigns (name, provider, sender_id, state, columns, phone_column, settings, plan_hash, planned_at) "
                 "VALUES (:name, :provider, :sender, 'open', :columns, :phone_column, :settings, :hash, :now) "
-                "ON CONFLICT (name) DO UPDATE SET provider = excluded.provider, sender_id = excluded.sender_id, state = 'open', "
+                "ON CONFLICT (name) DO UPDATE SET provider = excluded.provider, sender_id = excluded.sender_id, "
                 "columns = excluded.columns, phone_column = excluded.phone_column, settings = excluded.settings, "
                 "plan_hash = excluded.plan_hash, planned_at = excluded.planned_at RETURNING id"
             ),

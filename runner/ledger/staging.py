@@ -8,7 +8,7 @@ memory fixed whatever the audience's size.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from sqlalchemy import Connection, text
@@ -201,6 +201,18 @@ class Staging:
             if any(_unusual(character) for character in sample.caption):
                 found["unusual"].append(sample)
                 if len(found["unusual"]) >= 2:
+                    break
+        return found
+
+    def of_branches(self, branches: Mapping[str, Sequence[int]]) -> dict[str, list[Sample]]:
+        """For each branch of the template one message: the first of its positions that would be sent; none, no entry."""
+        query = text(f"{_SAMPLE}WHERE reason = '' AND position = :position")
+        found: dict[str, list[Sample]] = {}
+        for label, positions in branches.items():
+            for position in positions:
+                row = self._connection.execute(query, {"position": position}).first()
+                if row is not None:
+                    found[label] = [Sample(*row)]
                     break
         return found
 

@@ -278,12 +278,12 @@ def test_campaigns_do_not_see_each_other(ledger: SqlLedger, clock: Clock) -> Non
     assert first != second
 
 
-def test_adopting_opens_a_paused_campaign_and_takes_the_new_settings(ledger: SqlLedger) -> None:
+def test_adopting_takes_the_new_settings_and_leaves_a_pause_that_came_meanwhile(ledger: SqlLedger) -> None:
     campaign = plan(ledger, audience(ANNA))
     ledger.set_state(campaign, "paused")
     assert plan(ledger, audience(ANNA)) == campaign
     record = ledger.campaign("spring")
-    assert (record.state, record.columns, record.settings) == ("open", ("Mobile",), {"formats": ["csv"]})
+    assert (record.state, record.columns, record.settings) == ("paused", ("Mobile",), {"formats": ["csv"]})
 
 
 def test_a_campaign_nobody_planned_is_named_with_those_that_are_known(ledger: SqlLedger) -> None:

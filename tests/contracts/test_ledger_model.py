@@ -304,6 +304,6 @@ def test_the_ledger_does_what_the_model_does(kind: Implementation, monkeypatch: 
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

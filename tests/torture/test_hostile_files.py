@@ -220,7 +220,7 @@ def _(bench: Bench) -> str:
     return with_csv(bench, b"Phone," + b"x" * MB + b"\n" + GOOD)
 
 
-@case("a million columns", "columns", defect="the message names every column: 6.5 MB of text")
+@case("a million columns", "columns")
 def _(bench: Bench) -> str:
     return with_csv(bench, b"Phone," + b"a," * 1_000_000 + b"\n" + GOOD)
 
@@ -369,7 +369,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
     def run(one: Case) -> Seen:
         folder = tmp_path_factory.mktemp("hostile")
-        bench = Bench(folder / "workspace")
+        bench = Bench(folder / "workspace", watched=True)
         bench.environment["TMPDIR"] = str(folder)
         file = one.make(bench)
         before = everything_outside_reports(folder)
@@ -394,7 +394,7 @@ def test_a_hostile_file_is_refused_in_words(seen: dict[str, Future[Seen]], hosti
     ended = result.finished.must(*hostile_case.codes)
     assert re.search(hostile_case.says, ended.said, re.IGNORECASE), ended.said[:2000]
     assert len(ended.said) < 100_000
-    assert ended.own_peak < OWN_MEMORY
+    assert 0 < ended.own_peak < OWN_MEMORY
     assert ended.child_peak < MEMORY_BYTES
     assert ended.seconds < hostile_case.seconds
     assert result.after == result.before
@@ -403,7 +403,7 @@ def test_a_hostile_file_is_refused_in_words(seen: dict[str, Future[Seen]], hosti
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """A workspace of its own; commands still running at the end of the test are ended."""
-    made = Bench(tmp_path / "workspace")
+    made = Bench(tmp_path / "workspace", watched=True)
     try:
         yield made
     finally:
@@ -473,7 +473,6 @@ def test_nothing_is_written_through_a_link_in_reports(bench: Bench, link: str) -
         assert "link" in ended.said or link == "ledger.sqlite3-journal", ended.said
 
 
-@pytest.mark.xfail(strict=False, reason="a result file that cannot be written ends a run that has sent with code 2")
 @pytest.mark.parametrize("link", ["results.csv", "results.xlsx"])
 def test_a_result_file_that_cannot_be_written_is_not_called_nothing_was_sent(bench: Bench, link: str) -> None:
     (bench.reports / "spring").mkdir(parents=True)
