@@ -14,6 +14,7 @@ from typing import NamedTuple
 import orjson
 from aiohttp import web
 
+from runner.sandbox_help import help_text
 from runner.sandbox_log import Clock, ReceivedLog
 from runner.sandbox_scenario import MAGIC, Action, Drop, RuleBook, Scenario, Seconds, Shape, SlidingLimit
 from runner.sandbox_vendors import Claim, Vendor, Wapim, Zixflow
@@ -296,7 +297,7 @@ class Desk:
     # --- the stand-in's own paths (not logged) ---
 
     async def _help(self, _: web.Request) -> web.Response:
-        return web.Response(text=HELP)
+        return web.Response(text=help_text(WAPIM, ZIXFLOW))
 
     async def _messages(self, request: web.Request) -> web.Response:
         try:
@@ -382,21 +383,3 @@ def _closed(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.close()
     return web.Response()
-
-
-HELP = (
-    f"""A stand-in for the providers Wapim and Zixflow. Nothing sent here reaches anybody.
-
-Wapim    POST {WAPIM}/message/image   GET, DELETE {WAPIM}/queue   GET {WAPIM}/status
-         POST {WAPIM}/messages   POST {WAPIM}/lastmessages
-Zixflow  POST {ZIXFLOW}/whatsapp/message/send   GET {ZIXFLOW}/report/whatsapp/MESSAGE_ID
-
-GET    /_sandbox/messages?since=N&limit=N   what was received, as JSON
-DELETE /_sandbox/messages                   forget it
-GET    /_sandbox/stats?window=SECONDS       counts, phones requested twice, the worst sliding window
-
-The last four digits of the phone number choose what happens:
-"""
-    + "".join(f"  {digits}  {action.says}\n" for digits, action in MAGIC.items())
-    + "  any other  success\n"
-)

@@ -5,6 +5,10 @@ for 'refused' and for 'reset after the whole request', a bare TimeoutError in ev
 made-up status 400 for a reply it cannot parse (measured with aiohttp 3.14.5 against a raw fault server). The trace hook
 'request headers sent' marks the point of no return.
 
+A connection is used once. Measured over 300 sends each: with connections kept for up to 1 s a server that lets go after 0.9 s
+made 5 unknowns and one that closes unannounced after every third reply 25; closing made none anywhere. A kept connection
+can also hold a late second reply, which aiohttp takes for the answer to the next request: a refusal recorded as accepted.
+
 Nothing here prints or keeps an aiohttp exception: its repr shows the request's headers, the token among them.
 """
 
@@ -21,11 +25,10 @@ from runner.model import Lost, Reply, Request
 
 REPLY_LIMIT = 64 * 1024  # bytes; the documented replies have about 100
 CONNECT_SECONDS = 10.0
-IDLE_SECONDS = 1.0  # a pooled connection idle for longer is not used again: the server may be closing it just then
 
 
 class Transport:
-    """A pool of connections to one provider. Use as an async context manager."""
+    """Connections to one provider, one for each request. Use as an async context manager."""
 
     def __init__(self, *, connections: int, timeout: float, ssl_context: ssl.SSLContext | None = None) -> None:
         self._connections = connections
@@ -37,9 +40,7 @@ class Transport:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_headers_sent)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=IDLE_SECONDS, ttl_dns_cache=60, ssl=self._ssl
-            ),
+            connector=aiohttp.TCPConnector(limit=self._connections, force_close=True, ttl_dns_cache=60, ssl=self._ssl),
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[trace],

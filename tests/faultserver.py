@@ -66,6 +66,10 @@ class Connection:
         self.server.received.append(received)
         return received
 
+    async def part(self, count: int) -> bytes:
+        """Read so many bytes, of whatever they are."""
+        return await self._reader.readexactly(count)
+
     async def request(self) -> Received | None:
         """Read the next request to its end."""
         received = await self.head()
@@ -97,6 +101,19 @@ class Connection:
         connection = self._writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self._writer.transport.abort()
+
+    async def hand_on(self, port: int) -> None:
+        """Give the connection, as it is, to another server of this machine."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(carry(self._reader, writer), carry(reader, self._writer))
 
     async def hang(self) -> None:
         """Say nothing until the server is closed."""
@@ -244,9 +261,10 @@ FAULTS: Mapping[str, Fault] = {
 class FaultServer:
     """Misbehaves on a socket of this machine. The first connection gets the first fault, and so on; the last one stays."""
 
-    def __init__(self, *faults: str | Behaviour, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *faults: str | Behaviour, tls: ssl.SSLContext | None = None, on: int = 0) -> None:
         self.faults = faults or ("ok",)
         self.tls = tls
+        self._on = on  # the port; 0: any that is free
         self.received: list[Received] = []
         self.accepted = 0
         self.written = 0  # bytes of an endless body
@@ -265,7 +283,7 @@ class FaultServer:
 
     async def __aenter__(self) -> FaultServer:
         self.closing = asyncio.Event()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._on, ssl=self.tls)
         return self
 
     async def __aexit__(

@@ -19,9 +19,10 @@ TABLE = {
     # aside: the stand-in provider, so that a misread field is not mirrored in its own test server
     "sandbox_log": "",
     "sandbox_scenario": "",
+    "sandbox_help": "sandbox_scenario",
     "sandbox_scenario_file": "sandbox_scenario",
     "sandbox_vendors": "",
-    "sandbox_app": "sandbox_log sandbox_scenario sandbox_vendors",
+    "sandbox_app": "sandbox_help sandbox_log sandbox_scenario sandbox_vendors",
     "sandbox": "sandbox_app sandbox_log sandbox_scenario sandbox_scenario_file",
     # words
     "__init__": "",
@@ -62,6 +63,7 @@ TABLE = {
     "templatelimits": "templatevalues",
     "filterguard": "filters templatelimits templatevalues",
     "templatemetering": "templatevalues",
+    "templatebranches": "templatemetering",
     "templateparsing": "errors templatefolder",
     "templatesandbox": "columnnames filterguard templatelimits templatemetering templatevalues",
     "templatecheck": "columnnames errors filters hazards spelling templateparsing templatesandbox templatevalues",
@@ -94,8 +96,8 @@ TABLE = {
     # inputs and files
     "audience": "csvfile errors header workbook",
     "captions": (
-        "columnnames errors hazards imageaddress model templatecheck templatefolder templatelimits "
-        "templateparsing templateprogram templatesandbox templatevalues templatewarnings"
+        "columnnames errors hazards imageaddress model templatebranches templatecheck templatefolder "
+        "templatelimits templateparsing templateprogram templatesandbox templatevalues templatewarnings"
     ),
     "files": "errors",
     "suppression": "audience errors header phones",

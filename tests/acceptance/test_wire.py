@@ -28,8 +28,9 @@ NOTES = [
 ]
 CAPTION = 'Dear {{ Name }},\n\n"{{ Note }}" — it\'s *for you* 🎁\nشكرا {{ Name }}\n#{{ Nr }}'
 
-WAPIM_HEADERS = {"host", "token", "content-type", "accept", "accept-encoding", "content-length"}
-ZIXFLOW_HEADERS = {"host", "authorization", "content-type", "accept", "accept-encoding", "content-length"}
+HTTP_HEADERS = {"host", "connection", "content-type", "accept", "accept-encoding", "content-length"}
+WAPIM_HEADERS = {"token", *HTTP_HEADERS}
+ZIXFLOW_HEADERS = {"authorization", *HTTP_HEADERS}
 
 
 def people() -> list[tuple[str, str, str, str]]:

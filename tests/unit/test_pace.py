@@ -180,6 +180,39 @@ def test_the_limit_holds_over_a_restart_in_whatever_order_the_ages_come(
         assert most_in(before + stamps, rate.window) <= max(rate.count, most_in(before, rate.window) if before else 0)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=st.builds(Rate, st.integers(1, 25), st.sampled_from([1.0, 10.0, 60.0])),
+    way=st.sampled_from([0.001, 0.02, 0.2]),
+    seed=st.integers(0, 10_000),
+)
+def test_the_limit_holds_where_the_requests_arrive_although_some_are_late(rate: Rate, way: float, seed: int) -> None:
+    """Each takes its own time to the provider and none on the way back, so that the reply tells how late it was."""
+    draw, arrived = random.Random(seed), list[float]()
+
+    async def main() -> None:
+        gate = pace(rate)
+        lateness = max(0.02, rate.window / 100)
+
+        async def work() -> None:
+            for _ in range(15):
+                slot = await gate.reserve()
+                assert await slot.ready()
+                slot.sent()
+                await asyncio.sleep(way + draw.choice([0.0, 0.0, draw.uniform(0.0, lateness)]))
+                arrived.append(now())
+                slot.answered()
+
+        fastest = await gate.reserve()  # the quickest way is known from the first request on
+        fastest.sent()
+        await asyncio.sleep(way)
+        fastest.answered()
+        await asyncio.gather(*(work() for _ in range(6)))
+
+    run(main())
+    assert most_in(arrived, rate.window) <= rate.count
+
+
 # --- how much of the limit is used ------------------------------------------------------------------------------------
 
 
