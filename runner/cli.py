@@ -13,6 +13,8 @@ from runner import clilook, clisend
 from runner.errors import CampaignError, ExitCode, InputError
 from runner.signals import end_orderly_on_signals
 
+PROBLEMS_SHOWN = 40
+
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -64,10 +66,11 @@ def _run() -> int:
         click.echo("\nstopped", err=True)
         return ExitCode.INTERRUPTED
     except InputError as error:
-        for problem in error.problems:
+        for problem in error.problems[:PROBLEMS_SHOWN]:
             click.echo(str(problem), err=True)
         if len(error.problems) > 1:
-            click.echo(f"{len(error.problems)} problems; nothing was sent", err=True)
+            more = ", the first are shown" if len(error.problems) > PROBLEMS_SHOWN else ""
+            click.echo(f"{len(error.problems)} problems{more}; nothing was sent", err=True)
         return error.exit_code
     except CampaignError as error:
         click.echo(str(error), err=True)

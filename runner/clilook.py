@@ -201,6 +201,6 @@ def _sandbox_help(url: str, specials: list[tuple[str, str]]) -> None:
     from runner.console import table
 
     click.echo(f"Sandbox at {url} (Ctrl-C ends it). Set base_url: {url} in a campaign's provider block.")
-    click.echo(f"What it received: {url}/sandbox_option/messages")
+    click.echo(f"What it received: {url}/_sandbox/messages")
     click.echo("Numbers that end in these digits are special:")
     print_lines(table(specials))

@@ -89,6 +89,7 @@ class Engine:
         clock: Callable[[], int],
         random: Callable[[], float],
         breaker: Breaker | None = None,
+        wall: Callable[[], int] | None = None,
     ) -> None:
         self._recorder = recorder
         self._transport = transport
@@ -100,6 +101,9 @@ class Engine:
         self._clock = clock
         self._random = random
         self._breaker = breaker
+        self._wall = (
+            wall or clock
+        )  # the time of day, for the deadline; everything else must not mind a clock that is set
         self._ending: Ending | None = None
         self._queue: asyncio.Queue[Claim | None] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -340,7 +344,7 @@ class Engine:
     # --- watching -----------------------------------------------------------------------------------------------------------
 
     def _mind_the_deadline(self) -> None:
-        if self._orders.deadline is not None and self._clock() >= self._orders.deadline:
+        if self._orders.deadline is not None and self._wall() >= self._orders.deadline:
             self.drain("expired", "the deadline has passed")
 
     async def _watch(self) -> None:

@@ -136,6 +136,14 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def check_writable(folder: Path) -> None:
+    """Raise InputError when no file can be made in `folder`: found out before anything is sent, not after."""
+    with _in_words(folder, InputError):
+        path, file = _create(folder / "writable")
+        file.close()
+        path.unlink()
+
+
 def _make_folders(path: Path) -> None:
     missing = []
     while not os.path.lexists(path):

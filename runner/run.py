@@ -13,6 +13,7 @@ from runner.breaker import Breaker
 from runner.campaign import Campaign
 from runner.engine import Ending
 from runner.errors import CampaignError, ExitCode, StalePlanError
+from runner.files import check_writable
 from runner.ledger.base import Counts, Recovered
 from runner.ledger.sql import SqlLedger
 from runner.lock import campaign_lock, sender_lock
@@ -83,6 +84,7 @@ def send(campaign: Campaign, ledger: SqlLedger, options: SendOptions, ask: Ask) 
     owner = f"process {os.getpid()} on {socket.gethostname()}"
     holder = f"{owner} (since {moment_text(time.time())})"
     with campaign_lock(folder, campaign.name, holder):
+        check_writable(folder)
         recovered = _take_up(campaign, ledger)
         with open_plan(campaign, ledger) as (plan, staging):
             if options.approved_hash is not None and plan.hash != options.approved_hash:

@@ -81,7 +81,8 @@ class Sending:
                     limit=limit,
                     only=self.only,
                 ),
-                clock=now_us,
+                clock=_steady_clock(),
+                wall=now_us,
                 random=random.random,
                 breaker=self.breaker,
             )
@@ -138,6 +139,13 @@ class _Stop:
             self._progress.note("stopping: waiting for the replies on the way (press Ctrl-C again to stop at once)")
             self.asked.set()
             self._engine.drain("drained", "stopped by a signal")
+
+
+def _steady_clock() -> Callable[[], int]:
+    """The time of day as it was when the run began, and from then on as the machine counts: setting the clock back by an
+    hour must not make a row that waits six seconds wait an hour."""
+    began = now_us() - time.monotonic_ns() // 1000
+    return lambda: began + time.monotonic_ns() // 1000
 
 
 def deadline_of(campaign: Campaign) -> int | None:

@@ -142,7 +142,8 @@ TABLE = {
         "breaker campaign engine errors ledger.sql moments optoutwatch pace progress recorder retry signals transport"
     ),
     "run": (
-        "breaker campaign engine errors ledger.base ledger.sql lock model moments outcome_files plan progress sending"
+        "breaker campaign engine errors files ledger.base ledger.sql lock model moments outcome_files "
+        "plan progress sending"
     ),
     "console": "ledger.base mending model moments plan preflight reconcile run units",
     # the command: may know everything

@@ -8,6 +8,7 @@ sender's limit. synchronous=EXTRA also syncs the folder, so that a commit surviv
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -45,9 +46,8 @@ class SqliteLedger(SqlLedger):
                 self._spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
             try:
-                os.write(
-                    descriptor, bytes(SPARE_BYTES)
-                )  # written, not merely promised: compressing disks give no room back
+                if os.write(descriptor, bytes(SPARE_BYTES)) < SPARE_BYTES:  # written, not merely promised
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -60,6 +60,15 @@ class SqliteLedger(SqlLedger):
             yield
         finally:
             self.use_spare_space()
+
+    def refuse_strangers(self) -> None:
+        """Raise LedgerError when the file is another program's database: our tables are not to be added to it."""
+        with self._guarded(self._read) as connection:
+            names = {
+                row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+        if names and "meta" not in names:
+            raise LedgerError(f"{self._name} is another program's database, not a ledger\n    fix: move it away")
 
     def use_spare_space(self) -> None:
         """Give the room back to the disk, so that outcomes of requests on the way can still be written."""
@@ -110,11 +119,16 @@ def open_sqlite(
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise LedgerError(f"the ledger {path} cannot be opened for writing: {error.strerror}") from None
+            raise LedgerError(
+                f"the ledger {path} cannot be opened for writing: {error.strerror}\n"
+                f"    fix: make {path.parent} a folder that you may write in, or name another workspace with --workspace"
+            ) from None
     present = path.exists() and (
         create or path.stat().st_size > 0
     )  # empty: its maker was killed before the first table
     ledger = SqliteLedger(_engine(path if present else None, busy), path if present else None, path.name, clock)
+    if present and path.stat().st_size > 0:
+        ledger.refuse_strangers()
     if create or not present:
         ledger.create()
     else:

@@ -32,14 +32,6 @@ from runner.errors import LedgerError
 from runner.ledger.sqlite import open_sqlite
 from runner.sandbox import Scenario
 
-NO_ADVICE = "a ledger that cannot be opened for writing is named without advice"
-
-
-def defect(why: str) -> pytest.MarkDecorator:
-    """What is known to be wrong today."""
-    return pytest.mark.xfail(strict=False, reason=why)
-
-
 ADVICE = re.compile(r"fix: |free some space|make the file|choose another|move .* away|use the program's version")
 
 
@@ -130,13 +122,11 @@ def unprivileged() -> list[str]:
 @pytest.mark.parametrize(
     "place",
     [
-        pytest.param("reports is a file", marks=defect(NO_ADVICE)),
-        pytest.param("reports is read-only", marks=defect(NO_ADVICE)),
-        pytest.param("the workspace is read-only", marks=defect(NO_ADVICE)),
-        pytest.param("the ledger is read-only", marks=defect(NO_ADVICE)),
-        pytest.param(
-            "the campaign's folder is read-only", marks=defect("it is found out only after everybody was sent to")
-        ),
+        "reports is a file",
+        "reports is read-only",
+        "the workspace is read-only",
+        "the ledger is read-only",
+        "the campaign's folder is read-only",
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_sent(
@@ -209,7 +199,6 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(bench: Bench) 
         assert len(sends(box)) == 1
 
 
-@defect("our tables are added to it")
 def test_a_database_of_another_program_is_refused_and_left_as_it_is(bench: Bench) -> None:
     with provider() as box:
         bench.people(3)

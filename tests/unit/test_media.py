@@ -403,7 +403,15 @@ URL = "https://cdn.example/a.jpg"
 def test_a_good_picture_is_described() -> None:
     verdict = judge(URL, fetched(jpeg(1200, 800)), LIMIT)
     assert verdict == ImageVerdict(
-        URL, ok=True, detail="JPEG, 1,200 x 800, 337 bytes", size=337, mime="image/jpeg", warnings=(), thumbnail=None
+        URL,
+        ok=True,
+        detail="JPEG, 1,200 x 800, 337 bytes",
+        size=337,
+        mime="image/jpeg",
+        width=1200,
+        height=800,
+        warnings=(),
+        thumbnail=None,
     )
 
 
