@@ -14,12 +14,12 @@ from runner.mending import mend
 from runner.pages import write_report_page
 from runner.reportpage import ReportData
 from runner.reportrows import pick
-from runner.results import ResultRow, Summary, Written, summary, write_results
+from runner.results import ResultRow, Written, write_results
 from runner.resultset import ResultSet
 from runner.units import Rate
 from runner.workspace import Workspace
 
-__all__ = ["Written", "read_summary", "result_set", "write_outcome"]
+__all__ = ["Written", "result_set", "write_outcome"]
 
 
 def write_outcome(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Written:
@@ -47,11 +47,6 @@ def rates_of(record: CampaignRecord) -> list[Rate]:
     """The limits that the campaign was planned with."""
     rates = record.settings.get("rates")
     return [Rate(int(count), float(window)) for count, window in rates] if isinstance(rates, list) else []
-
-
-def read_summary(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Summary:
-    """The totals alone."""
-    return summary(result_set(workspace, ledger, campaign))
 
 
 def result_set(workspace: Workspace, ledger: SqlLedger, campaign: str) -> ResultSet:

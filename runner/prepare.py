@@ -220,7 +220,7 @@ class _Pipeline:
         used = self._renderer.used | {self.audience.columns[self._phone]}
         return Opened(
             description=self.audience.describe(),
-            notes=self.audience.notes,
+            notes=self.audience.notes + self._renderer.warnings,
             columns=self.audience.columns,
             used=tuple(column for column in self.audience.columns if column in used),
             unused=tuple(column for column in self._renderer.unused if column not in used),
