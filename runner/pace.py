@@ -24,7 +24,7 @@ MARGIN = 0.002  # seconds added to every window: timers and clocks have a grain 
 CATCH_UP = 0.2  # seconds of even spacing that may be made up for after a hiccup
 LONGEST_LEAD = 0.02  # seconds: at most so early is a slot handed out, to make the intent durable meanwhile
 LONGEST_CORRECTION = (
-    0.025  # seconds, or 1 % of a longer window: a slower reply says more about the provider than the way there
+    0.02  # seconds, or 1 % of a longer window: what is slower still is the provider's time, not the way's
 )
 GIVE_BACK = 2.0  # seconds: the longest wait between intent and request; a slot that must wait longer is given back
 FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 1.0, 60.0  # seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,12 +13,22 @@ from runner.sandbox import Sandbox
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Workbench]:
-    """A workspace of its own; commands still running at the end of the test are ended."""
+def open_bench(tmp_path: Path) -> Iterator[Callable[[], Workbench]]:
+    """Makes workspaces, each of its own; commands still running at the end of the test are ended."""
     with ExitStack() as stack:
-        root = tmp_path / "workspace"
-        (root / "campaigns").mkdir(parents=True)
-        yield Workbench(root, base_environment(), stack)
+
+        def make() -> Workbench:
+            root = tmp_path / f"workspace{len(list(tmp_path.iterdir())) or ''}"
+            (root / "campaigns").mkdir(parents=True)
+            return Workbench(root, base_environment(), stack)
+
+        yield make
+
+
+@pytest.fixture
+def bench(open_bench: Callable[[], Workbench]) -> Workbench:
+    """A workspace of its own; commands still running at the end of the test are ended."""
+    return open_bench()
 
 
 @pytest.fixture
