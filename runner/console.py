@@ -218,7 +218,7 @@ def send_lines(report: SendReport, again: str) -> Iterator[str]:
 
 def reconcile_lines(found: Reconciled, campaign: str) -> Iterator[str]:
     """What `campaign reconcile` says."""
-    yield f"{found.asked:,} asked about, {found.proved:,} proved to be accepted, {len(found.open_rows):,} still unknown"
+    yield f"{found.asked:,} questions asked, {found.proved:,} rows proved to be accepted, {len(found.open_rows):,} still unknown"
     if found.unanswered:
         yield f"{found.unanswered:,} questions had no usable answer: ask again later"
     if found.open_rows:

@@ -22,14 +22,14 @@ PAUSE_SECONDS = 0.5  # between questions: they count against nobody's published 
 class Reconciled:
     """What the provider could say. `open_rows` are still unknown."""
 
-    asked: int
+    asked: int  # questions
     proved: int
     unanswered: int  # the question itself failed
     open_rows: tuple[Unknown, ...]
 
 
 def reconcile(campaign: Campaign, ledger: SqlLedger, *, pause: float = PAUSE_SECONDS) -> Reconciled:
-    """Ask about every unknown row, one at a time. Only under the campaign's lock. Raises LedgerError."""
+    """Ask about every unknown row, one question at a time. Only under the campaign's lock. Raises LedgerError."""
     return asyncio.run(_reconcile(campaign, ledger, pause))
 
 
@@ -40,9 +40,8 @@ async def _reconcile(campaign: Campaign, ledger: SqlLedger, pause: float) -> Rec
     async with Transport(connections=1, timeout=campaign.send.timeout) as transport:
         for row in ledger.unknowns(ledger.campaign(campaign.name).id):
             suspect = Suspect(row.phone, row.image, row.caption, row.last_attempt_at / 1e6, row.queue_id)
-            request = inquiry.ask(campaign.settings, suspect)
             evidence = ""
-            if request is not None:
+            for request in inquiry.ask(campaign.settings, suspect):
                 if asked:
                     await asyncio.sleep(pause)
                 asked += 1
@@ -51,6 +50,8 @@ async def _reconcile(campaign: Campaign, ledger: SqlLedger, pause: float) -> Rec
                     unanswered += 1
                 else:
                     evidence = inquiry.proof(suspect, reply)
+                if evidence:
+                    break
             if evidence:
                 ledger.prove(row.id, evidence)
                 proved += 1

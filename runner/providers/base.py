@@ -87,8 +87,8 @@ class Suspect:
 class Inquiry(Generic[S]):
     """How to ask the vendor what became of a suspect. Only presence is proof; absence never is (history may lag)."""
 
-    ask: Callable[[S, Suspect], Request | None]  # None: the vendor cannot be asked about this one
-    proof: Callable[[Suspect, Reply], str]  # the evidence that it was taken, in words; '' when there is none
+    ask: Callable[[S, Suspect], tuple[Request, ...]]  # one after the other, until one has proof; none: cannot be asked
+    proof: Callable[[Suspect, Reply], str]  # what one reply says for it, in words; '' when that is no proof
 
 
 @dataclass(frozen=True, slots=True)

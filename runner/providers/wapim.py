@@ -47,6 +47,7 @@ IMAGE_EVENTS = {"", "imagemessage", "image"}  # `event_name` of an image; only "
 BASE_URL = "https://api.wapim.io"
 PATH = "/api/v1/whatsapp/message/image"
 HISTORY_PATH = "/api/v1/whatsapp/messages"
+QUEUE_PATH = "/api/v1/whatsapp/queue"
 
 
 class Settings(ProviderSettings):
@@ -109,20 +110,24 @@ def sender(settings: Settings) -> str:
     return f"wapim:{urlsplit(settings.base_url).netloc}:{settings.token.get_secret_value()}"
 
 
-def ask(settings: Settings, suspect: Suspect) -> Request:
-    """The newest messages of the chat with this number (vendor page 'Chat History')."""
+def ask(settings: Settings, suspect: Suspect) -> tuple[Request, ...]:
+    """The queue, when the message's id is known; then the newest messages of the chat (vendor pages 'Queue', 'Chat History')."""
+    headers = {"token": settings.token.get_secret_value()}
+    queue = Request("GET", settings.base_url + QUEUE_PATH, headers, b"")
     body = orjson.dumps({"phone_number": suspect.phone, "count": HISTORY_COUNT})
-    headers = {"token": settings.token.get_secret_value(), "Content-Type": "application/json"}
-    return Request("POST", settings.base_url + HISTORY_PATH, headers, body)
+    history = Request("POST", settings.base_url + HISTORY_PATH, headers | {"Content-Type": "application/json"}, body)
+    return (queue, history) if suspect.queue_id else (history,)
 
 
 def proof(suspect: Suspect, reply: Reply) -> str:
-    """An outgoing image to this number with this caption, not older than the attempt."""
+    """Its id in the queue; or an outgoing image to this number with this caption, not older than the attempt."""
     answer = read_object(reply) if is_success(reply) else None
-    records = answer.get("message") if answer else None
-    for record in records if isinstance(records, list) else []:
-        if isinstance(record, dict) and _is_it(suspect, record):
-            return f"chat history: outgoing image with this caption, message {read_id(record.get('message_id')) or '?'}"
+    listed = answer.get("message") if answer else None
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, str) and suspect.queue_id and entry == suspect.queue_id:
+            return f"waiting in the vendor's queue as {entry}"
+        if isinstance(entry, dict) and _is_it(suspect, entry):
+            return f"chat history: outgoing image with this caption, message {read_id(entry.get('message_id')) or '?'}"
     return ""
 
 

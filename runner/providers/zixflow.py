@@ -148,12 +148,12 @@ def sender(settings: Settings) -> str:
     return f"zixflow:{urlsplit(settings.base_url).netloc}:{settings.phone_id}"
 
 
-def ask(settings: Settings, suspect: Suspect) -> Request | None:
+def ask(settings: Settings, suspect: Suspect) -> tuple[Request, ...]:
     """The delivery report of one message; without its id there is nothing to ask by."""
     if not suspect.queue_id:
-        return None
+        return ()
     address = settings.base_url + REPORT_PATH + quote(suspect.queue_id, safe="")
-    return Request("GET", address, {"Authorization": f"Bearer {settings.token.get_secret_value()}"}, b"")
+    return (Request("GET", address, {"Authorization": f"Bearer {settings.token.get_secret_value()}"}, b""),)
 
 
 def proof(suspect: Suspect, reply: Reply) -> str:
