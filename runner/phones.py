@@ -16,6 +16,7 @@ import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumber, ValidationResult
 
 from runner.model import SkipReason
+from runner.numberingplan import international, national
 
 _PLAIN = re.compile(r"\+?[0-9]{7,15}")
 _ALLOWED = re.compile(r"[0-9+\-./()\[\] ]*")
@@ -92,6 +93,9 @@ class PhoneReader:
 
     def _judge(self, number: str, text: str) -> Phone | PhoneFault:
         """`number` is digits with at most a plus before them."""
+        usual = self._usual(number)
+        if usual is not None:
+            return usual
         if number.startswith("+"):
             found = _parse(number, None)
             return self._allowed(found, text) if isinstance(found, PhoneNumber) else _invalid(text, found)
@@ -113,6 +117,20 @@ class PhoneReader:
         if self.default_region is None and (len(number) < 11 or number[0] == "0"):
             why = "it has no country code; set default_region, or write the number with + and its country code"
         return _invalid(text, why)
+
+    def _usual(self, number: str) -> Phone | None:
+        """What needs no more than its country's patterns: nearly every row of a clean sheet."""
+        if number.startswith("+"):
+            found = international(number[1:])
+        elif number.startswith("00"):
+            found = international(number[2:]) if number[2:] else None
+        elif self.default_region is not None:
+            found = national(number, self.default_region)
+        else:
+            found = international(number) if len(number) >= 11 and number[0] != "0" else None
+        if found is None or (self.allowed_countries is not None and found[1] not in self.allowed_countries):
+            return None
+        return Phone(*found)
 
     def _allowed(self, number: PhoneNumber, text: str) -> Phone | PhoneFault:
         region = phonenumbers.region_code_for_number(number) or ""
