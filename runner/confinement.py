@@ -22,7 +22,7 @@ import orjson
 
 from runner.errors import ConfinedError, InputError, Problem
 from runner.ledger.base import PlannedRow
-from runner.prepare import Branches, Event, Opened, PreparationTask, Rows, Suppressed, prepare
+from runner.prepare import Branches, Event, Opened, PreparationTask, Rows, Suppressed
 
 MEMORY_BYTES = 3 * 1024**3  # address space, not resident memory: the libraries alone map about 1 GB
 PROCESSOR_SECONDS = 3600
@@ -35,7 +35,7 @@ _MEMORY_SIGNALS = {signal.SIGABRT, signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS
 def prepare_confined(
     task: PreparationTask, *, memory: int = MEMORY_BYTES, stall: float = STALL_SECONDS
 ) -> Iterator[Event]:
-    """`prepare(task)` in a confined process. Raises InputError as `prepare` does, ConfinedError when a limit was hit."""
+    """`pipeline.prepare(task)` in a confined process. Raises InputError as `prepare` does, ConfinedError when a limit was hit."""
     environment = {
         key: value
         for key, value in os.environ.items()
@@ -197,6 +197,8 @@ def _row(row: PlannedRow) -> list[object]:
 
 
 def _child() -> None:
+    from runner.pipeline import prepare  # here only: the runner itself never needs what reads and renders
+
     _limit(int(sys.argv[1]))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the frames

@@ -113,8 +113,9 @@ TABLE = {
     "engine": "breaker errors ledger.base model pace progress recorder retry transport",
     # plans, results and pages
     "preflight": "campaign errors ledger.staging media moments pace",
-    "prepare": "audience campaign captions errors ledger.base model moments phones providers suppression",
-    "confinement": "errors ledger.base prepare",
+    "prepare": "campaign ledger.base",
+    "pipeline": "audience captions errors ledger.base model moments phones prepare providers suppression",
+    "confinement": "errors ledger.base pipeline prepare",
     "optoutwatch": "campaign confinement prepare",
     "plan": (
         "campaign confinement errors ledger.base ledger.sql ledger.staging model moments pace preflight prepare units"

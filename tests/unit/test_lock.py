@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,21 @@ def test_a_file_system_without_locks_is_no_other_run(tmp_path: Path, monkeypatch
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(LedgerError, match="cannot be locked: No locks available"), campaign_lock(tmp_path, "s", "me"):
         pytest.fail("held")
+
+
+def test_a_holder_that_has_only_just_taken_it_is_named_all_the_same(tmp_path: Path) -> None:
+    import fcntl
+
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writing = threading.Timer(0.12, lambda: print("process 4712 on elsewhere", file=file, flush=True))
+        writing.start()
+        with pytest.raises(LockedError, match="process 4712"), campaign_lock(tmp_path, "spring", "me"):
+            pytest.fail("held")
+        writing.join()
+
+
+def test_a_name_does_not_outlast_its_holder(tmp_path: Path) -> None:
+    with campaign_lock(tmp_path, "spring", "process 4713 on elsewhere"):
+        pass
+    assert (tmp_path / ".lock").read_text() == ""
