@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from runner import clilook, clisend
+from runner import cliledger, clilook, clisend
 from runner.errors import CampaignError, ExitCode, InputError
 from runner.signals import end_orderly_on_signals
 
@@ -42,6 +42,7 @@ for _command in (
     clisend.pause,
     clisend.cancel,
     clisend.optout,
+    cliledger.ledger,
     clilook.providers,
     clilook.schema,
     clilook.sandbox,

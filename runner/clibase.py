@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from runner.errors import InputError, Problem
+
+_LEDGER = "runner.ledger"
+F = TypeVar("F", bound=Callable[..., object])
 
 if TYPE_CHECKING:
     from runner.campaign import Campaign
@@ -17,9 +21,28 @@ if TYPE_CHECKING:
     from runner.plan import Plan
     from runner.workspace import Workspace
 
-workspace_option = click.option(
+_workspace_option = click.option(
     "--workspace", type=click.Path(path_type=Path), help="The folder with campaigns/, templates/ and reports/."
 )
+_ledger_option = click.option(
+    "--ledger",
+    metavar="PATH|URL",
+    expose_value=False,
+    callback=lambda context, _, value: context.meta.__setitem__(_LEDGER, value or ""),
+    help="A SQLite file or postgresql://... (else CAMPAIGN_LEDGER, else reports/ledger.sqlite3).",
+)
+
+
+def workspace_option(command: F) -> F:
+    """--workspace and --ledger: where things lie. The ledger's place may hold a password; `chosen_ledger` has it."""
+    return _workspace_option(_ledger_option(command))
+
+
+def chosen_ledger() -> str:
+    """What --ledger of the command that runs said, '' for nothing."""
+    return str(click.get_current_context().meta.get(_LEDGER, ""))
+
+
 sandbox_option = click.option("--sandbox", is_flag=True, help="Practise: a stand-in provider and a ledger of its own.")
 images_option = click.option("--images", is_flag=True, help="Fetch every image once and say which cannot be used.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of text.")
@@ -28,8 +51,10 @@ campaign_argument = click.argument("campaign", metavar="CAMPAIGN")
 
 
 def print_lines(lines: Iterable[str], *, err: bool = False) -> None:
+    """Print lines; their colours only on a terminal, and only where they are wanted (no-color.org, TERM=dumb)."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     for line in lines:
-        click.echo(line, err=err)
+        click.echo(line, err=err, color=False if plain else None)
 
 
 def print_json(value: object) -> None:
@@ -51,7 +76,7 @@ def opened_campaign(
     from runner.ledger import open_ledger
     from runner.workspace import find_workspace
 
-    place = find_workspace(file, workspace, sandbox=sandbox)
+    place = find_workspace(file, workspace, sandbox=sandbox, ledger=chosen_ledger())
     with ExitStack() as stack:
         base_url = None
         if sandbox:
@@ -61,7 +86,7 @@ def opened_campaign(
 
             base_url = stack.enter_context(Sandbox(SandboxSettings(keep_bodies=False)).in_thread()).url
         campaign = load_campaign(file, place, place.environment(), base_url)
-        ledger = open_ledger(place.ledger_path, create=create)
+        ledger = open_ledger(place.ledger_place(), create=create)
         stack.callback(ledger.close)
         if sandbox:
             _share_optouts(place, ledger)
@@ -72,9 +97,14 @@ def _share_optouts(place: Workspace, practice: SqlLedger) -> None:
     """Practice leaves out the people that the real thing would leave out."""
     from dataclasses import replace
 
+    from runner.errors import LedgerError
     from runner.ledger import open_ledger
 
-    real = open_ledger(replace(place, sandbox=False).ledger_path, create=False)
+    try:
+        real = open_ledger(replace(place, sandbox=False).ledger_place(), create=False)
+    except LedgerError as error:
+        note(f"practice goes on without the opt-outs of the real ledger: {error}")
+        return
     try:
         practice.suppress((phone for phone, _, _ in real.suppressions()), "opt-out list")
     finally:
@@ -90,12 +120,21 @@ def opened_ledger(
     from runner.workspace import campaign_name_from, find_workspace
 
     named_file = Path(campaign) if campaign is not None and campaign.endswith((".yaml", ".yml")) else None
-    place = find_workspace(named_file, workspace, sandbox=sandbox)
-    ledger = open_ledger(place.ledger_path, create=False)
+    place = find_workspace(named_file, workspace, sandbox=sandbox, ledger=chosen_ledger())
+    ledger = open_ledger(place.ledger_place(), create=False)
     try:
         yield place, ledger, campaign_name_from(campaign) if campaign is not None else ""
     finally:
         ledger.close()
+
+
+@contextmanager
+def held_campaign(place: Workspace, ledger: SqlLedger, campaign: str, holder: str) -> Iterator[None]:
+    """Hold the campaign on this machine, and on all that share the ledger. Raises LockedError."""
+    from runner.lock import campaign_lock
+
+    with campaign_lock(place.folder(campaign), campaign, holder), ledger.campaign_lock(campaign, holder):
+        yield
 
 
 def read_numbers(texts: Iterable[str], region: str | None, where: str) -> list[str]:

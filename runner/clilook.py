@@ -110,11 +110,17 @@ def plan(file: Path, images: bool, sandbox: bool, workspace: Path | None, as_jso
 @json_option
 def status(campaign: str | None, sandbox: bool, workspace: Path | None, as_json: bool) -> None:
     """Counts, pace, oldest in flight, unknowns."""
+    from runner.clusterlook import cluster_json, partition_lines, sender_line
     from runner.console import status_lines
+    from runner.ledger.partitions import Partitions
+    from runner.ledger.slots import Slots
     from runner.ledger.sql import now_us
 
     with opened_ledger(campaign, workspace, sandbox=sandbox) as (_, ledger, name):
         views = [ledger.status(known) for known in ([name] if name else ledger.campaigns())]
+        shares = [
+            (Partitions(ledger).view(view.campaign.id), Slots(ledger, view.campaign.sender_id).view()) for view in views
+        ]
     if as_json:
         print_json(
             [
@@ -125,15 +131,22 @@ def status(campaign: str | None, sandbox: bool, workspace: Path | None, as_json:
                     "totals": {key.value: n for key, n in view.counts.by_status.items()},
                     "rows": view.counts.total,
                     "plan": view.campaign.plan_hash,
+                    "oldest_in_flight_at": view.oldest_in_flight or None,
+                    **cluster_json(*share),
                 }
-                for view in views
+                for view, share in zip(views, shares, strict=True)
             ]
         )
         return
     if not views:
         click.echo("No campaign has been sent from this workspace yet.")
-    for view in views:
-        print_lines(status_lines(view, now_us()))
+    for number, (view, (partitions, sender)) in enumerate(zip(views, shares, strict=True)):
+        running = view.last_run is not None and not view.last_run.finished_at
+        print_lines(["", *status_lines(view, now_us(), sandbox=sandbox)][0 if number else 1 :])
+        if partitions is not None:
+            print_lines(partition_lines(partitions, now_us(), running=running))
+        if running:
+            print_lines([sender_line(sender)])
 
 
 @click.command(epilog="Example: campaign report spring-sale")

@@ -12,7 +12,9 @@ import click
 
 from runner.clibase import (
     campaign_argument,
+    chosen_ledger,
     file_argument,
+    held_campaign,
     json_option,
     opened_campaign,
     opened_ledger,
@@ -26,6 +28,7 @@ from runner.clibase import (
 from runner.errors import ExitCode, InputError, Problem
 
 if TYPE_CHECKING:
+    from runner.clusterplan import Cluster
     from runner.ledger.base import Recovered
     from runner.ledger.sql import SqlLedger
     from runner.plan import Plan
@@ -45,6 +48,10 @@ if TYPE_CHECKING:
     "--to", "numbers", multiple=True, metavar="PHONE", help="Send only to this number of the audience (repeatable)."
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Send with so many worker processes on this machine.")
+@click.option(
+    "--cluster", "scheduler", metavar="ADDRESS", help="Send with the workers of a Dask scheduler: tcp://host:8786."
+)
 @sandbox_option
 @workspace_option
 @json_option
@@ -55,6 +62,8 @@ def send(
     limit: int | None,
     numbers: tuple[str, ...],
     dry_run: bool,
+    workers: int | None,
+    scheduler: str | None,
     sandbox: bool,
     workspace: Path | None,
     as_json: bool,
@@ -82,7 +91,9 @@ def send(
         return yes or not sys.stdin.isatty() or click.confirm(question, default=False, err=True)
 
     with opened_campaign(file, workspace, sandbox=sandbox, create=True, serve=True) as (campaign, ledger):
-        options = SendOptions(limit, _digits(numbers, campaign.audience.default_region), plan_hash, quiet=as_json)
+        cluster = _cluster(workers, scheduler, shared_ledger=ledger.shared)
+        only = _digits(numbers, campaign.audience.default_region)
+        options = SendOptions(limit, only, plan_hash, quiet=as_json, cluster=cluster)
         report = run_send(campaign, ledger, options, Ask(approve, go_on))
         if report is None:
             click.echo("Nothing was sent.")
@@ -105,6 +116,19 @@ def send(
         else:
             print_lines(send_lines(report, f"campaign send {file}" + (" --sandbox" if sandbox else "")))
         return report.exit_code
+
+
+def _cluster(workers: int | None, scheduler: str | None, *, shared_ledger: bool) -> Cluster | None:
+    if workers is None and scheduler is None:
+        return None
+    if workers is not None and scheduler is not None:
+        raise click.UsageError(
+            "--workers starts workers on this machine, --cluster uses those of a scheduler: choose one"
+        )
+    from runner.clusterplan import Cluster, check_cluster
+
+    check_cluster(shared_ledger=shared_ledger)
+    return Cluster(scheduler or "", workers or 0)
 
 
 def _digits(numbers: tuple[str, ...], region: str | None) -> tuple[str, ...] | None:
@@ -136,7 +160,6 @@ def retry(
     workspace: Path | None,
 ) -> None:
     """Queue rows again by explicit choice; `campaign send` then sends them."""
-    from runner.lock import campaign_lock
     from runner.model import Status
 
     chosen = [
@@ -148,7 +171,7 @@ def retry(
         raise click.UsageError("choose what to send again: --rejected, --not-sent or --unknown")
     with opened_ledger(campaign, workspace, sandbox=sandbox) as (place, ledger, name):
         record = ledger.campaign(name)
-        with campaign_lock(place.folder(name), name, "campaign retry"):
+        with held_campaign(place, ledger, name, "campaign retry"):
             if unknown and not accept_duplicates:
                 _accept_duplicates(ledger.counts(record.id)[Status.UNKNOWN])
             changed = ledger.requeue(record.id, chosen, reason, "duplicates accepted" if unknown else "by command")
@@ -179,15 +202,13 @@ def _accept_duplicates(count: int) -> None:
 def reconcile(campaign: str, workspace: Path | None, as_json: bool) -> int:
     """Ask the provider what became of the unknown rows. Proof moves a row to accepted; nothing is sent."""
     from runner.console import reconcile_lines
-    from runner.lock import campaign_lock
     from runner.outcome_files import write_outcome
     from runner.reconcile import reconcile as run_reconcile
 
     file = _campaign_file(campaign, workspace)
     with opened_campaign(file, workspace, sandbox=False, create=False) as (loaded, ledger):
         ledger.campaign(loaded.name)
-        folder = loaded.workspace.folder(loaded.name)
-        with campaign_lock(folder, loaded.name, "campaign reconcile"):
+        with held_campaign(loaded.workspace, ledger, loaded.name, "campaign reconcile"):
             found = run_reconcile(loaded, ledger)
             write_outcome(loaded.workspace, ledger, loaded.name)
     if as_json:
@@ -224,14 +245,13 @@ def pause(campaign: str, sandbox: bool, workspace: Path | None) -> None:
 def cancel(campaign: str, sandbox: bool, workspace: Path | None) -> None:
     """Give up everybody who has not been sent to yet."""
     from runner.errors import LockedError
-    from runner.lock import campaign_lock
     from runner.model import SkipReason
 
     with opened_ledger(campaign, workspace, sandbox=sandbox) as (place, ledger, name):
         record = ledger.campaign(name)
         ledger.set_state(record.id, "cancelled")
         try:
-            with campaign_lock(place.folder(name), name, "campaign cancel"):
+            with held_campaign(place, ledger, name, "campaign cancel"):
                 changed = ledger.give_up(record.id, SkipReason.CANCELLED, "cancelled by command")
         except LockedError:
             click.echo(f"{name} is cancelled: the live run stops within a second or two and gives up the rest.")
@@ -293,7 +313,7 @@ def _optouts(workspace: Path | None) -> Iterator[SqlLedger]:
     from runner.ledger import open_ledger
     from runner.workspace import find_workspace
 
-    ledger = open_ledger(find_workspace(None, workspace).ledger_path, create=True)
+    ledger = open_ledger(find_workspace(None, workspace, ledger=chosen_ledger()).ledger_place(), create=True)
     try:
         yield ledger
     finally:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -29,6 +29,7 @@ PROCESSOR_SECONDS = 3600
 STALL_SECONDS = 120.0  # opening a workbook of a million rows takes about 10 s
 
 _LENGTH = struct.Struct("<I")
+_PAYLOAD = PlannedRow._fields.index("payload")
 _MEMORY_SIGNALS = {signal.SIGABRT, signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS}
 
 
@@ -108,7 +109,7 @@ def _events(task: PreparationTask, child: subprocess.Popen[bytes], watchdog: _Wa
         if kind == "problems":
             raise InputError(*(Problem(*item) for item in value))
         if kind == "rows":
-            rows = tuple(_planned(*row) for row in value)
+            rows = tuple(map(_planned, value))
             delivered = rows[-1].row if rows else delivered
             yield Rows(rows)
         elif kind == "suppressed":
@@ -120,24 +121,11 @@ def _events(task: PreparationTask, child: subprocess.Popen[bytes], watchdog: _Wa
         watchdog.pat()
 
 
-def _planned(
-    position: int,
-    row: int,
-    phone: str,
-    country: str,
-    raw_phone: str,
-    reason: str,
-    detail: str,
-    image: str,
-    caption: str,
-    scheduled_at: int | None,
-    payload: str | None,
-    own: str,
-) -> PlannedRow:
-    digest = bytes.fromhex(payload) if payload is not None else None
-    return PlannedRow(
-        position, row, phone, country, raw_phone, reason, detail, image, caption, scheduled_at, digest, own
-    )
+def _planned(fields: list[Any]) -> PlannedRow:
+    payload = fields[_PAYLOAD]
+    if payload is not None:
+        fields[_PAYLOAD] = bytes.fromhex(payload)
+    return PlannedRow._make(fields)
 
 
 def _death(
@@ -180,20 +168,11 @@ def _emit(out: BinaryIO, kind: str, value: object) -> None:
 
 
 def _row(row: PlannedRow) -> list[object]:
-    return [
-        row.position,
-        row.row,
-        row.phone,
-        row.country,
-        row.raw_phone,
-        row.reason,
-        row.detail,
-        row.image,
-        row.caption,
-        row.scheduled_at,
-        row.payload.hex() if row.payload is not None else None,
-        row.own,
-    ]
+    """As JSON can have it."""
+    fields: list[object] = list(row)
+    if row.payload is not None:
+        fields[_PAYLOAD] = row.payload.hex()
+    return fields
 
 
 def _child() -> None:

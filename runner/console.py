@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.ink import bad, doubtful, good, heading, of_status, outside
 from runner.mending import mend
 from runner.model import SkipReason, Status
 from runner.moments import iso_text
@@ -35,31 +38,37 @@ def words(status: Status | str) -> str:
     return str(status).replace("_", " ")
 
 
-def table(rows: Iterable[Sequence[str]], indent: str = "  ") -> Iterator[str]:
-    """Columns as wide as their longest cell; numbers to the right."""
+def table(
+    rows: Iterable[Sequence[str]], indent: str = "  ", inks: Sequence[Callable[[str], str] | None] = ()
+) -> Iterator[str]:
+    """Columns as wide as their longest cell; numbers to the right. `inks` colour the first cell of each row."""
     cells = [list(row) for row in rows]
     if not cells:
         return
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    for row in cells:
+    for row, ink in zip_longest(cells, inks[: len(cells)]):
         parts = [
             cell.rjust(width) if cell.replace(",", "").isdigit() else cell.ljust(width)
             for cell, width in zip(row, widths, strict=True)
         ]
-        yield (indent + "  ".join(parts)).rstrip()
+        line = (indent + "  ".join(parts)).rstrip()
+        word = row[0].rstrip()
+        yield line if ink is None or not word else line.replace(word, ink(word), 1)
 
 
 def plan_lines(plan: Plan, now: float | None = None) -> Iterator[str]:
     """What `campaign plan` prints."""
     now = time.time() if now is None else now
     difference = plan.difference
-    practice = " (sandbox: nobody receives anything)" if plan.sandbox else ""
-    yield f"Campaign {plan.campaign} through {plan.provider}{practice}"
+    practice = doubtful(" (sandbox: nobody receives anything)") if plan.sandbox else ""
+    yield f"Campaign {heading(plan.campaign)} through {plan.provider}{practice}"
     yield f"Audience {plan.audience}"
     yield ""
     rows = [("to send", f"{difference.to_send:,}", "")]
+    inks: list[Callable[[str], str] | None] = [heading]
     if difference.resent:
         rows.append(("  of these tried before", f"{difference.resent:,}", "certainly not sent then"))
+        inks.append(None)
     for status, n in sorted(difference.settled.items()):
         note = (
             f"{difference.changed:,} would now get something else"
@@ -67,34 +76,43 @@ def plan_lines(plan: Plan, now: float | None = None) -> Iterator[str]:
             else ""
         )
         rows.append((f"already {words(status)}", f"{n:,}", note))
+        inks.append(partial(of_status, status))
     for reason, n in difference.skipped.items():
         rows.append((f"skipped: {words(reason)}", f"{n:,}", ""))
     rows.append(("rows in the file", f"{difference.rows:,}", ""))
-    yield from table(rows)
+    inks += [None] * (len(rows) - len(inks) - 1)
+    yield from table(rows, inks=[*inks, heading])
     if difference.gone:
         yield "  no longer in the file: " + ", ".join(f"{n:,} {words(s)}" for s, n in sorted(difference.gone.items()))
     if difference.countries:
         yield ""
         shown = list(difference.countries.items())[:8]
         more = len(difference.countries) - len(shown)
-        yield (
-            "Countries  "
-            + ", ".join(f"{country or '?'} {n:,}" for country, n in shown)
-            + (f", {more} more" if more > 0 else "")
-        )
-    yield f"Pace       {plan.pace_text()}"
+        named = ", ".join(f"{country or '?'} {n:,}" for country, n in shown)
+        yield from wrapped("Countries", named + (f", {more} more" if more > 0 else ""))
+    else:
+        yield ""
+    yield from wrapped("Pace", plan.pace_text())
     if difference.to_send:
-        yield f"Finished   {plan.finish_text(now)} at the earliest"
-    yield f"Plan       {plan.hash}"
+        yield from wrapped("Finished", f"{plan.finish_text(now)} at the earliest")
+    yield from wrapped("Plan", plan.hash)
     for warning in plan.warnings(now):
-        yield from wrapped("Note", warning)
+        yield from wrapped("Note", warning, doubtful)
 
 
-def wrapped(label: str, text: str) -> Iterator[str]:
+def wrapped(label: str, text: str, ink: Callable[[str], str] | None = None) -> Iterator[str]:
     """A labelled sentence, folded so that it can be read at 80 columns."""
-    yield from textwrap.wrap(
+    first, *rest = textwrap.wrap(
         text, WIDTH, initial_indent=label.ljust(11), subsequent_indent=" " * 11, break_on_hyphens=False
-    )
+    ) or [label]
+    yield ink(label) + first[len(label) :] if ink is not None else first
+    yield from rest
+
+
+def folded(text: str, ink: Callable[[str], str] | None = None) -> Iterator[str]:
+    """A sentence at the left edge, folded at 80 columns."""
+    for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False, break_long_words=False):
+        yield ink(line) if ink is not None else line
 
 
 def question(plan: Plan) -> str:
@@ -108,9 +126,10 @@ def question(plan: Plan) -> str:
 def recovered_lines(recovered: Recovered) -> Iterator[str]:
     """What was found of a run that died."""
     if recovered.unknown:
-        yield (
+        yield from folded(
             f"An earlier run ended without a word: {recovered.unknown:,} messages were on the way and are unknown now "
-            "(they may have been sent, and are not sent again)."
+            "(they may have been sent, and are not sent again).",
+            doubtful,
         )
 
 
@@ -124,12 +143,12 @@ def check_lines(plan: Plan, skipped: Iterable[Sample], phone_column: str, *, eve
         yield from image_lines(plan.images)
     yield ""
     left_out = {SkipReason.FILTERED.value, SkipReason.SUPPRESSED.value}
-    bad = sum(n for reason, n in plan.difference.skipped.items() if reason not in left_out)
-    if not bad:
-        yield "No problems found."
+    unusable = sum(n for reason, n in plan.difference.skipped.items() if reason not in left_out)
+    if not unusable:
+        yield good("No problems found.")
         return
-    yield "1 row cannot be sent:" if bad == 1 else f"{bad:,} rows cannot be sent:"
-    yield from skipped_lines(skipped, bad, phone_column, everything=everything)
+    yield bad("1 row cannot be sent:" if unusable == 1 else f"{unusable:,} rows cannot be sent:")
+    yield from skipped_lines(skipped, unusable, phone_column, everything=everything)
 
 
 def image_lines(report: ImageReport) -> Iterator[str]:
@@ -145,7 +164,9 @@ def image_lines(report: ImageReport) -> Iterator[str]:
 
 
 def _folded(text: str) -> Iterator[str]:
-    yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+    yield from textwrap.wrap(
+        outside(text), WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
+    )
 
 
 def skipped_lines(samples: Iterable[Sample], total: int, phone_column: str, *, everything: bool) -> Iterator[str]:
@@ -169,7 +190,7 @@ def skipped_lines(samples: Iterable[Sample], total: int, phone_column: str, *, e
         yield f"  ... and {total - shown:,} more (--all shows them)"
     if hints:
         yield ""
-        yield "How to mend them:"
+        yield heading("How to mend them:")
     for reason, hint in hints.items():
         yield from _folded(f"{reason}: {hint}")
 
@@ -186,10 +207,11 @@ def sample_lines(samples: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
     for row, sample in shown.items():
         said = "; ".join(dict.fromkeys(title for title in titles[row] if title))
         yield ""
-        yield f"row {row} to {sample.phone}" + (f" ({said})" if said else "") + f", {len(sample.caption)} characters"
-        yield f"  [{sample.image}]"
+        about = (f" ({said})" if said else "") + f", {len(sample.caption)} characters"
+        yield heading(f"row {row}") + f" to {sample.phone}{about}"
+        yield f"  [{outside(sample.image)}]"
         for line in sample.caption.splitlines() or [""]:
-            yield f"  {line}"
+            yield f"  {outside(line)}"
 
 
 def send_lines(report: SendReport, again: str) -> Iterator[str]:
@@ -198,20 +220,21 @@ def send_lines(report: SendReport, again: str) -> Iterator[str]:
     if report.ending.word == "nothing":
         yield "Nothing to send: everybody in the file is settled."
     else:
-        yield f"{report.attempted:,} messages in {duration_text(report.elapsed)}" + (
-            f": {report.ending.why}" if report.ending.why else ""
-        )
+        sent = f"{report.attempted:,} messages in {duration_text(report.elapsed)}"
+        yield from folded(sent + (f": {outside(report.ending.why)}" if report.ending.why else ""), heading)
     yield from count_lines(counts.by_status)
     if report.written is not None:
         for name in sorted(report.written.paths):
             yield f"  {near(report.written.paths[name])}"
         for disagreement in report.written.totals.disagreements:
-            yield f"The totals do not reconcile: {disagreement}"
+            yield from folded(f"The totals do not reconcile: {disagreement}", bad)
     waiting = counts[Status.PENDING] + counts[Status.RETRY_WAIT] + counts[Status.CLAIMED]
     if waiting:
-        yield f"{waiting:,} are still to be sent. Go on with: {again}"
+        line = f"{waiting:,} are still to be sent. Go on with: {again}"
+        yield from [line] if len(line) <= WIDTH else [line.removesuffix(again).rstrip(), f"  {again}"]
     if counts[Status.UNKNOWN]:
-        yield f"{counts[Status.UNKNOWN]:,} are unknown: they may or may not have been sent, and are not sent again by themselves."
+        unknown = f"{counts[Status.UNKNOWN]:,} are unknown: they may or may not have been sent"
+        yield from folded(f"{unknown}, and are not sent again by themselves.", doubtful)
     if report.ending.error is not None:
         yield str(report.ending.error)
 
@@ -234,30 +257,39 @@ def reconcile_lines(found: Reconciled, campaign: str) -> Iterator[str]:
 
 def count_lines(counts: Mapping[Status, int]) -> Iterator[str]:
     """Rows by status."""
-    rows = [(words(status), f"{counts[status]:,}") for status in Status if counts.get(status)]
+    shown = [status for status in Status if counts.get(status)]
+    rows = [(words(status), f"{counts[status]:,}") for status in shown]
     rows.append(("rows", f"{sum(counts.values()):,}"))
-    yield from table(rows)
+    yield from table(rows, inks=[*(partial(of_status, status) for status in shown), heading])
 
 
-def status_lines(view: StatusView, now_us: int) -> Iterator[str]:
+def status_lines(view: StatusView, now_us: int, *, sandbox: bool) -> Iterator[str]:
     """What `campaign status NAME` prints."""
     campaign = view.campaign
     run = view.last_run
-    yield f"Campaign {campaign.name} through {campaign.provider} ({campaign.state}), planned {iso_text(campaign.planned_at)}"
+    yield f"Campaign {heading(campaign.name)} through {campaign.provider} ({campaign.state})"
     rate = campaign.settings.get("rate")
-    yield f"  pace {' and '.join(map(str, rate)) if isinstance(rate, list) and rate else 'no limit'}"
+    yield from wrapped("Pace", " and ".join(map(str, rate)) if isinstance(rate, list) and rate else "no limit")
+    yield from wrapped("Planned", iso_text(campaign.planned_at))
     if run is not None:
         state = (
-            f"ended {iso_text(run.finished_at)} ({run.ending})"
+            f"to {iso_text(run.finished_at)} ({run.ending})"
             if run.finished_at
-            else "running, or ended without a word"
+            else "on: running, or ended without a word"
         )
-        yield f"  last run {iso_text(run.started_at)} by {run.owner}: {state}"
+        yield from wrapped("Last run", f"{iso_text(run.started_at)} {state}, by {run.owner}")
+    yield ""
     yield from count_lines(view.counts.by_status)
-    for (status, reason), n in sorted(view.counts.by_reason.items()):
-        yield f"  {words(status)}: {reason} {n:,}"
+    reasons = sorted(view.counts.by_reason.items())
+    if reasons:
+        yield ""
+        yield from table(
+            [(f"{words(status)}: {reason}", f"{n:,}") for (status, reason), n in reasons],
+            inks=[partial(of_status, status) for (status, _), _ in reasons],
+        )
     if view.oldest_in_flight:
         yield f"  oldest in flight: {duration_text((now_us - view.oldest_in_flight) / 1e6)}"
     if view.counts[Status.UNKNOWN]:
-        yield f"  {view.counts[Status.UNKNOWN]:,} unknown: see results.csv; to send them again after all:"
-        yield f"  campaign retry {campaign.name} --unknown"
+        yield ""
+        yield doubtful(f"{view.counts[Status.UNKNOWN]:,} unknown") + ": see results.csv; to send them again after all:"
+        yield f"  campaign retry {campaign.name} --unknown" + (" --sandbox" if sandbox else "")

@@ -17,6 +17,7 @@ from runner.attemptstats import VERDICTS, Timeline
 _HEIGHT = 200
 _BAR = 10  # the width of one bucket in the drawing's own units
 _BREAK = 2 * _BAR
+_FEWEST = 12  # buckets that the width has room for
 _CLASSES = (*(verdict.value for verdict in VERDICTS), "waiting")
 
 
@@ -27,6 +28,7 @@ class Chart:
     svg: Markup
     top: int  # the number at the upper edge
     limit_at: float | None  # how high the line of the limit lies, in percent from the top
+    ends: int | None = None  # the moment of the right edge (microseconds since the epoch) when the bars do not reach it
 
 
 def timeline_svg(timeline: Timeline, words: str) -> Chart:
@@ -45,7 +47,10 @@ def timeline_svg(timeline: Timeline, words: str) -> Chart:
         for bucket in session.buckets:
             shapes += _bar(bucket, x, top)
             x += _BAR
-    x = max(x, 12 * _BAR)  # a run of one second is a slim bar, not a wall
+    ends = None
+    if x < _FEWEST * _BAR and len(timeline.sessions) == 1:  # a run of one second is a slim bar, not a wall
+        ends = timeline.sessions[0].started_at + _FEWEST * timeline.width * 1_000_000
+    x = max(x, _FEWEST * _BAR)
     limit_at = None
     if drawn is not None:
         y = _HEIGHT * (1 - drawn / top)
@@ -54,7 +59,7 @@ def timeline_svg(timeline: Timeline, words: str) -> Chart:
     svg = Markup(
         '<svg class="timeline" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
     ).format(x, _HEIGHT, words, Markup("").join(shapes))
-    return Chart(svg, top, limit_at)
+    return Chart(svg, top, limit_at, ends)
 
 
 def funnel_svg(share: float, next_share: float) -> Markup:

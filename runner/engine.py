@@ -18,14 +18,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from runner.breaker import Breaker
-from runner.errors import CampaignError, LedgerError, StoppedError
-from runner.ledger.base import HELD_BACK, Claim, Finish, Intent
+from runner.errors import CampaignError, LedgerError, StoppedError, TakenOverError
+from runner.ledger.base import HELD_BACK, TAKEN_OVER, Claim, Finish, Intent
 from runner.model import Lost, Message, Outcome, Reply, Request, Status, Verdict
-from runner.pace import Pace, Slot
 from runner.progress import Progress
 from runner.recorder import Recorder
 from runner.retry import RetryPolicy, decide
-from runner.transport import Transport
+from runner.transport import LATE, Transport
+from runner.turns import Gate, Turn
 
 CLAIM_AT_MOST = 256  # rows held at once beyond those in flight (measured: larger batches are no faster)
 POLL_SECONDS = 0.5  # how soon a pause, cancel or deadline is noticed while nothing else happens
@@ -51,7 +51,7 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended: finished | limit | drained | paused | cancelled | expired | stopped | failed, and why."""
+    """How a run ended: finished | limit | drained | paused | cancelled | expired | stopped | taken_over | failed, and why."""
 
     word: str
     why: str = ""
@@ -83,7 +83,7 @@ class Engine:
         transport: Transport,
         build: Callable[[Message], Request],
         read: Callable[[Reply], Outcome],
-        pace: Pace,
+        pace: Gate,
         progress: Progress,
         orders: Orders,
         clock: Callable[[], int],
@@ -251,7 +251,7 @@ class Engine:
             flight.open[claim.id] = claim.message.phone
         self._progress.begun()
 
-    async def _turn(self, claim: Claim, task: asyncio.Task[None]) -> Slot | None:
+    async def _turn(self, claim: Claim, task: asyncio.Task[None]) -> Turn | None:
         """A turn at the pace gate; None when the run is ending. The only place where a worker may be cancelled unsent."""
         self._flight.waiting.add(task)
         try:
@@ -266,23 +266,25 @@ class Engine:
             return None
         return slot
 
-    async def _exchange(self, request: Request, slot: Slot, task: asyncio.Task[None]) -> Outcome:
+    async def _exchange(self, request: Request, slot: Turn, task: asyncio.Task[None]) -> Outcome:
         reply: Reply | Lost | None = None
         self._flight.sending.add(task)
         try:
             if await self._goes(slot):
-                reply = await self._transport.send(request, slot.sent)
+                reply = await self._transport.send(request, slot.sent, slot.leaves)
         finally:
             self._flight.sending.discard(task)
             slot.answered(complete=isinstance(reply, Reply))
-        if reply is None or (isinstance(reply, Lost) and not reply.sent and self._ending is not None):
+        if reply is None or (
+            isinstance(reply, Lost) and not reply.sent and (reply.kind == LATE or self._ending is not None)
+        ):
             return _HELD_BACK
         if isinstance(reply, Lost):
             verdict = Verdict.UNKNOWN if reply.sent else Verdict.NOT_SENT
             return Outcome(verdict, reply.kind, detail=reply.detail, stop=reply.stop)
         return self._read(reply)
 
-    async def _goes(self, slot: Slot) -> bool:
+    async def _goes(self, slot: Turn) -> bool:
         """Wait for the exact moment. False: nothing is written, for the sender was told to wait or the run is ending."""
         try:
             ready = await slot.ready()
@@ -291,7 +293,7 @@ class Engine:
         self._mind_the_deadline()  # the commit may have taken its time
         return ready and self._ending is None
 
-    def _settle(self, claim: Claim, outcome: Outcome, slot: Slot) -> None:
+    def _settle(self, claim: Claim, outcome: Outcome, slot: Turn) -> None:
         """Record the outcome, and what it means for the sender as a whole."""
         now = self._clock()
         decision = decide(outcome, claim.counted + 1, self._orders.policy, self._random)
@@ -308,7 +310,7 @@ class Engine:
         if why:
             self.drain("stopped", why)
 
-    def _cool_down(self, outcome: Outcome, slot: Slot) -> None:
+    def _cool_down(self, outcome: Outcome, slot: Turn) -> None:
         """A refusal of the sender as a whole (429), or a provider that cannot be reached: everybody waits."""
         if outcome.retry_after is not None and outcome.retry_after > LONGEST_RETRY_AFTER:
             self.drain("stopped", f"the provider asks to wait {outcome.retry_after:.0f} s")
@@ -319,8 +321,7 @@ class Engine:
             return
         self._progress.note(f"{words}: waiting {math.ceil(seconds)} s")
         if outcome.throttled:
-            until = self._clock() + int(seconds * 1e6)
-            self._aside(self._recorder.pause_sender(until))
+            self._aside(self._recorder.pause_sender(seconds))
         if self._pace.cool_downs_in_a_row > COOL_DOWNS_IN_A_ROW:
             self.drain("stopped", f"{words}, {COOL_DOWNS_IN_A_ROW} times in a row")
 
@@ -338,6 +339,8 @@ class Engine:
     def _refused(self, why: str) -> None:
         if why == "suppressed":
             self._progress.settled(Status.SKIPPED)
+        elif why == TAKEN_OVER:
+            self.drain(TAKEN_OVER, "another run has taken over this campaign")
         else:
             self.drain(why, f"the campaign was {why} from another terminal")
 
@@ -363,7 +366,7 @@ class Engine:
         wrapped = (
             error if isinstance(error, CampaignError) else LedgerError(f"the ledger failed: {type(error).__name__}")
         )
-        self.drain("failed", str(wrapped), wrapped)
+        self.drain(TAKEN_OVER if isinstance(error, TakenOverError) else "failed", str(wrapped), wrapped)
 
     async def _give_back(self) -> None:
         """Claimed rows that nobody began are pending again."""

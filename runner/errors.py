@@ -7,6 +7,7 @@
     ├── LockedError           exit 4    another run holds the campaign
     ├── StalePlanError        exit 4    the plan is not the one that was approved
     ├── LedgerError           exit 3    the ledger cannot be read or written; sending has stopped
+    │   └── TakenOverError              another run sends this campaign now; this one has stopped
     └── UnknownCampaignError  exit 2    the ledger has never heard of this campaign
 
 Exit codes are decided here and in `exit_code` of `runner.run` (a finished run), nowhere else.
@@ -75,6 +76,14 @@ class LockedError(CampaignError):
 
     exit_code = ExitCode.LOCKED
 
+    @classmethod
+    def held(cls, campaign: str, other: str) -> LockedError:
+        """The campaign is being sent by `other`, in that run's own words."""
+        return cls(
+            f"campaign {campaign} is being sent by {other}; nothing was sent by this command. "
+            f"Wait for it, or stop it there with Ctrl-C or from here with: campaign pause {campaign}"
+        )
+
 
 class StalePlanError(CampaignError):
     """The plan is no longer the one that was approved."""
@@ -84,6 +93,10 @@ class StalePlanError(CampaignError):
 
 class LedgerError(CampaignError):
     """The ledger cannot be read or written. Nothing more is sent."""
+
+
+class TakenOverError(LedgerError):
+    """Another run (or another worker, for its part) has taken over. Nothing more is sent by this one."""
 
 
 class UnknownCampaignError(CampaignError):

@@ -16,7 +16,6 @@ import io
 import os
 import re
 import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -91,29 +90,6 @@ def write_bytes(path: Path, data: bytes) -> None:
         handle.write(data)
 
 
-@contextmanager
-def scratch_folder(beside: Path) -> Iterator[Path]:
-    """Yield a private folder for the parts of the file `beside`; it and all it holds are gone when the block ends.
-
-    It lies next to the target, not in the system's temporary folder: the parts hold phone numbers, and what a killed
-    process leaves is swept by the next `atomic_write` of the same target.
-    """
-    with _in_words(beside, InputError):
-        _make_folders(beside.parent)
-        scratch = _temporary_name(beside, "parts")
-        scratch.mkdir(mode=0o700)
-    lock = None
-    try:
-        if not _WINDOWS:
-            lock = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
-            _try_lock(lock)
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
 def private_folder(path: Path) -> Path:
     """`path`, made with its missing parents, readable by the owner alone (0700).
 
@@ -166,13 +142,13 @@ def _refuse_what_is_not_a_file(path: Path) -> None:
         raise InputError(Problem(str(path), "is not an ordinary file", "move it away and run again"))
 
 
-def _temporary_name(path: Path, kind: str) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.{kind}")
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def _create(path: Path) -> tuple[Path, BinaryIO]:
     while True:
-        temporary = _temporary_name(path, "part")
+        temporary = _temporary_name(path)
         number = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY, 0o600)
         # A sweeper may have come between the creation and the lock; then the name is gone, or about to go.
         if _try_lock(number) and _still_there(temporary, number):
@@ -201,8 +177,8 @@ def _try_lock(number: int) -> bool:
 
 
 def _sweep(path: Path) -> None:
-    """Remove the temporary files and folders that dead writers of `path` left behind."""
-    ours = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{16}\.parts?")
+    """Remove the temporary files that dead writers of `path` left behind."""
+    ours = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{16}\.part")
     with os.scandir(path.parent) as entries:
         names = [entry.name for entry in entries if ours.fullmatch(entry.name)]
     for name in names:
@@ -212,15 +188,12 @@ def _sweep(path: Path) -> None:
 
 def _remove_if_abandoned(leftover: Path) -> None:
     if sys.platform == "win32":  # the system itself refuses to remove what a living process has open
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        leftover.unlink()
     else:
         number = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises when its writer lives, or locks are unknown
-            if stat.S_ISDIR(os.fstat(number).st_mode):
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
         finally:
             os.close(number)
 

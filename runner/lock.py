@@ -28,10 +28,7 @@ def campaign_lock(folder: Path, campaign: str, holder: str) -> Iterator[None]:
     private_folder(folder)
     with _opened(folder / ".lock") as lock:
         if not lock.take(holder):
-            raise LockedError(
-                f"campaign {campaign} is being sent by {lock.holder()}; nothing was sent by this command. "
-                f"Wait for it, or stop it there with Ctrl-C or from here with: campaign pause {campaign}"
-            )
+            raise LockedError.held(campaign, lock.holder())
         yield
 
 

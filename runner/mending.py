@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.model import SkipReason
-from runner.providers.base import MEND as PROVIDER_MEND
+from runner.refusals import MEND as PROVIDER_MEND
 
 _SKIPPED = {
     SkipReason.INVALID_PHONE: "Correct the number in the audience: with its country code, in a column formatted as text.",

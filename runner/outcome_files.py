@@ -13,7 +13,7 @@ from runner.ledger.sql import SqlLedger, now_us
 from runner.mending import mend
 from runner.pages import write_report_page
 from runner.reportpage import ReportData
-from runner.reportrows import pick
+from runner.reportrows import Picker
 from runner.results import ResultRow, Written, write_results
 from runner.resultset import ResultSet
 from runner.units import Rate
@@ -28,7 +28,8 @@ def write_outcome(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Wri
     formats = ledger.campaign(campaign).settings.get("formats", ["xlsx", "csv"])
     assert isinstance(formats, list)  # noqa: S101 - written by us
     folder = workspace.folder(campaign)
-    written = write_results(results, folder, [str(name) for name in formats])
+    picker = Picker()
+    written = write_results(results, folder, [str(name) for name in formats], also=picker.add)
     page = folder / "report.html"
     record = ledger.campaign(campaign)
     write_report_page(
@@ -37,7 +38,7 @@ def write_outcome(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Wri
             summary=written.totals,
             groups=written.groups,
             stats=measure(ledger.attempts(record.id), rates_of(record)),
-            picked=pick(results.read_rows()),
+            picked=picker.picked(),
         ),
     )
     return replace(written, paths={**written.paths, page.name: page})
@@ -55,7 +56,7 @@ def result_set(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Result
     counts = ledger.counts(record.id)
 
     def rows() -> Iterator[ResultRow]:
-        return (_row(record, row) for row in ledger.results(record.id))
+        return (_row(row, record.provider) for row in ledger.results(record.id))
 
     rates = record.settings.get("rate")
     return ResultSet(
@@ -77,21 +78,22 @@ def result_set(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Result
     )
 
 
-def _row(campaign: CampaignRecord, row: LedgerRow) -> ResultRow:
+def _row(row: LedgerRow, provider: str) -> ResultRow:
+    # By position, in the order of ResultRow: naming the fields of a million rows costs 4 s (measured).
     return ResultRow(
-        row=row.row,
-        phone=row.phone or row.raw_phone,
-        status=row.status,
-        reason=row.reason,
-        detail=row.detail if row.reason else "",  # a success has nothing to explain
-        code=row.code,
-        queue_id=row.queue_id,
-        provider=campaign.provider,
-        attempts=row.attempts,
-        first_attempt_at=row.first_attempt_at or None,
-        last_attempt_at=row.last_attempt_at or None,
-        delivery=row.delivery,
-        image=row.image,
-        caption=row.caption,
-        own=tuple(orjson.loads(row.own)) if row.row is not None else (),
+        row.row,
+        row.phone or row.raw_phone,
+        row.status,
+        row.reason,
+        row.detail if row.reason else "",  # a success has nothing to explain
+        row.code,
+        row.queue_id,
+        provider,
+        row.attempts,
+        row.first_attempt_at or None,
+        row.last_attempt_at or None,
+        row.delivery,
+        row.image,
+        row.caption,
+        tuple(orjson.loads(row.own)) if row.row is not None else (),
     )

@@ -18,6 +18,8 @@ from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from runner.cooldown import CoolDown
+from runner.turns import Turn
 from runner.units import Rate
 
 MARGIN = 0.002  # seconds added to every window: timers and clocks have a grain of 1 ms
@@ -27,8 +29,6 @@ LONGEST_CORRECTION = (
     0.02  # seconds, or 1 % of a longer window: what is slower still is the provider's time, not the way's
 )
 GIVE_BACK = 2.0  # seconds: the longest wait between intent and request; a slot that must wait longer is given back
-FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 1.0, 60.0  # seconds
-WORTH_TELLING = 0.5  # seconds; the refusals of one batch lengthen the wait by milliseconds each
 LONGEST_SLEEP = 1.0  # seconds: a slot that is dropped meanwhile may make an earlier moment possible
 POLL = 0.02  # seconds between looks at whether the probe has been answered
 _PENDING = math.inf
@@ -80,6 +80,10 @@ class Slot:
         """Wait for the exact moment. False: the sender has been told to wait meanwhile, the slot is given back."""
         return await self._pace._ready(self)
 
+    async def leaves(self) -> bool:
+        """At once: `ready` was the moment, and what connecting took is corrected by the stamp."""
+        return True
+
     def sent(self) -> None:
         """The request's bytes are being written."""
         if self.stamp is None and not self.over:
@@ -112,10 +116,10 @@ class Pace:
         now = clock()
         past = sorted(now - age for age in recent)
         self._windows = [_Window(rate, past) for rate in rates]
-        shortest = _shortest(rates)
-        self._gap = shortest.window / shortest.count if shortest is not None else 0.0
+        quickest = shortest(rates)
+        self._gap = quickest.window / quickest.count if quickest is not None else 0.0
         self._next_even = past[-1] + self._gap if past else -math.inf  # the grid starts with the first request
-        self._paused_until = now + paused_for
+        self._cool = CoolDown(clock, paused_for)
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
         self._lead = 0.0
@@ -124,9 +128,6 @@ class Pace:
         self._outstanding = 0  # slots that are not over
         self._leaving = 0  # of these: let go, a reply to come
         self._started = False
-        self._probing = paused_for > 0
-        self._cooled_at = -math.inf
-        self._in_a_row = 0
 
     # --- one request ------------------------------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class Pace:
         """Wait for a turn, first come first served. Cancelling gives the turn to the next one; nothing is used up."""
         async with self._turn:
             while True:
-                if self._probing and self._outstanding:
+                if self._cool.probing and self._outstanding:
                     await self._change()
                     continue
                 release = self._earliest()
@@ -151,7 +152,7 @@ class Pace:
         even_before = self._next_even
         if self._gap:
             # The time before the first request and a pause are no hiccups to be made up for: that would be a burst after them.
-            floor = max(now - CATCH_UP, self._paused_until) if self._started else now
+            floor = max(now - CATCH_UP, self._cool.until) if self._started else now
             self._next_even = max(self._next_even, floor) + self._gap
         self._started = True
         slot = Slot(self, [window.take() for window in self._windows], now, release, even_before)
@@ -160,7 +161,7 @@ class Pace:
         return slot
 
     def _earliest(self) -> float:
-        earliest = max(self._next_even, self._paused_until)
+        earliest = max(self._next_even, self._cool.until)
         for window in self._windows:
             earliest = max(earliest, window.stamps[window.next % window.count] + window.length)
         return earliest
@@ -177,8 +178,8 @@ class Pace:
         try:
             while not slot.over:
                 now = self._clock()
-                wait = max(slot.release, self._paused_until) - now
-                if wait <= 0 and not (self._probing and self._leaving):
+                wait = max(slot.release, self._cool.until) - now
+                if wait <= 0 and not (self._cool.probing and self._leaving):
                     slot.left_at = now
                     self._leaving += 1
                     return True
@@ -237,59 +238,31 @@ class Pace:
 
     # --- the sender as a whole ------------------------------------------------------------------------------------------
 
-    def cool_down(self, asked: float | None = None, slot: Slot | None = None) -> float:
-        """The provider said 'slow down', or cannot be reached: everybody waits, then one request tries the water.
+    def cool_down(self, asked: float | None = None, slot: Turn | None = None) -> float:
+        """The provider refused `slot`'s request: everybody waits. `asked`: its Retry-After. See `CoolDown.begin`."""
+        return self._cool.begin(asked, slot.left_at if slot is not None else None)
 
-        `asked` is the provider's own Retry-After in seconds, the least that is waited; without it, or when that has not been
-        enough, 1 s, doubling each time in a row up to 60 s. `slot` is the request that was refused: refusals of requests that
-        left before the last cool-down began belong to it.
-        Returns the seconds from now; 0.0 when there is nothing new to tell anybody.
-        """
-        now = self._clock()
-        until = now + (asked or 0.0)
-        another = self._left_since(slot)
-        if another:
-            self._in_a_row += 1
-            self._cooled_at = now
-            self._probing = True
-            until = max(until, now + min(LONGEST_COOL_DOWN, FIRST_COOL_DOWN * 2.0 ** min(self._in_a_row - 1, 30)))
-        longer = until - max(self._paused_until, now)
-        if longer <= 0:
-            return 0.0
-        self._paused_until = until
-        self._probing = True
-        return until - now if another or longer > WORTH_TELLING else 0.0
-
-    def reached(self, slot: Slot | None = None) -> None:
-        """A reply that is not a refusal of the whole sender: back to the full rate.
-
-        `slot` is the request it answers; one that left before the cool-down began proves nothing about the time after it.
-        """
-        if self._left_since(slot):
-            self._probing = False
-            self._in_a_row = 0
+    def reached(self, slot: Turn | None = None) -> None:
+        """A reply to `slot`'s request that is not a refusal of the whole sender: back to the full rate."""
+        if self._cool.reached(slot.left_at if slot is not None else None):
             self._changed.set()
-
-    def _left_since(self, slot: Slot | None) -> bool:
-        """Whether the request was let go after the last cool-down began."""
-        return slot is None or slot.left_at is None or slot.left_at > self._cooled_at
 
     @property
     def cool_downs_in_a_row(self) -> int:
         """How often in a row the sender has been cooled down without a good reply in between."""
-        return self._in_a_row
+        return self._cool.in_a_row
 
 
-def _shortest(rates: Sequence[Rate]) -> Rate | None:
+def shortest(rates: Sequence[Rate]) -> Rate | None:
     """The limit of the shortest window, the strictest of several."""
     return min(rates, key=lambda rate: (rate.window, rate.count), default=None)
 
 
 def seconds_for(count: int, rates: Sequence[Rate]) -> float:
     """How long `count` requests take at least under these limits, from a standing start; 0 without limits."""
-    shortest = _shortest(rates)
-    if shortest is None or count <= 0:
+    quickest = shortest(rates)
+    if quickest is None or count <= 0:
         return 0.0
-    gap = shortest.window / shortest.count
+    gap = quickest.window / quickest.count
     waits = ((*divmod(count - 1, rate.count), rate.window) for rate in rates)
     return max(full * window + rest * gap for full, rest, window in waits)

@@ -36,7 +36,7 @@ class Plan:
     sandbox: bool
     hash: str
     audience: str  # what was read: file, encoding, delimiter, columns
-    notes: tuple[str, ...]  # what a person should know about the audience and the provider
+    notes: tuple[str, ...]  # what a person should know about the workspace, the audience and the provider
     columns: tuple[str, ...]
     used: tuple[str, ...]
     unused: tuple[str, ...]
@@ -134,7 +134,7 @@ def open_plan(
                 sandbox=campaign.workspace.sandbox,
                 hash=staging.fingerprint(_preamble(campaign)),
                 audience=opened.description,
-                notes=opened.notes + campaign.provider.abilities.notes,
+                notes=(*campaign.workspace.warnings(), *opened.notes, *campaign.provider.abilities.notes),
                 columns=opened.columns,
                 used=opened.used,
                 unused=opened.unused,

@@ -80,41 +80,46 @@ class Bar:
 
     def __init__(self, tally: Tally, *, settled_before: int, stream: TextIO) -> None:
         self._tally = tally
+        self._total = tally.total + settled_before
         self._bar: tqdm[NoReturn] = tqdm(
-            total=tally.total + settled_before,
+            total=self._total,
             initial=settled_before,
-            unit="msg",
+            desc=self._words(settled_before),
             file=stream,
             dynamic_ncols=True,
-            mininterval=DRAW_SECONDS,
-            smoothing=0.1,
-            bar_format="{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}  {desc}",
+            bar_format="{percentage:3.0f}%|{bar}| {desc}",  # the bar takes what the words leave of the line
         )
         self._drawn = 0.0
-        self._postfix()
 
     def begun(self) -> None:
         """Nothing to draw."""
 
     def settled(self, status: Status) -> None:
-        """Move the bar."""
+        """Move the bar. Drawn here and not by tqdm's own clock: its number and the words beside it must agree."""
         if self._tally.add(status):
-            self._bar.update()
+            self._bar.n += 1
         now = time.monotonic()
         if now - self._drawn >= DRAW_SECONDS:
             self._drawn = now
-            self._postfix()
+            self._draw()
 
-    def _postfix(self) -> None:
-        eta = self._tally.eta()
-        left = f", {duration_text(eta)} left" if eta else ""
-        rate = self._tally.rate
-        speed = f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min"
-        failed = self._tally.done.get(Status.REJECTED, 0) + self._tally.done.get(Status.NOT_SENT, 0)
-        unknown = self._tally.done.get(Status.UNKNOWN, 0)
-        troubles = (f", {failed:,} failed" if failed else "") + (f", {unknown:,} unknown" if unknown else "")
-        sent = self._tally.done.get(Status.ACCEPTED, 0)
-        self._bar.set_description_str(f"{sent:,} sent{troubles}, {speed}{left}", refresh=False)
+    def _draw(self) -> None:
+        self._bar.set_description_str(self._words(int(self._bar.n)), refresh=False)
+        self._bar.refresh()
+
+    def _words(self, done: int) -> str:
+        """`45 of 123, 9.9/s, 8 s left, 1 failed`. `done` has those of earlier runs in it."""
+        tally = self._tally
+        parts = [f"{done:,} of {self._total:,}"]
+        if tally.rate > 0:
+            parts.append(f"{tally.rate:.1f}/s" if tally.rate >= 1 else f"{tally.rate * 60:.1f}/min")
+        eta = tally.eta() if tally.finished < tally.total else None
+        if eta:
+            parts.append(f"{duration_text(eta)} left")
+        failed = tally.done.get(Status.REJECTED, 0) + tally.done.get(Status.NOT_SENT, 0)
+        unknown = tally.done.get(Status.UNKNOWN, 0)
+        parts += [f"{n:,} {word}" for n, word in ((failed, "failed"), (unknown, "unknown")) if n]
+        return ", ".join(parts)
 
     def note(self, text: str) -> None:
         """A line above the bar."""
@@ -122,8 +127,7 @@ class Bar:
 
     def close(self) -> None:
         """Leave the bar as it is."""
-        self._postfix()
-        self._bar.refresh()
+        self._draw()
         self._bar.close()
 
 

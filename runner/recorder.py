@@ -8,22 +8,28 @@ is too: never more rows in flight in the ledger than requests in flight.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from runner.ledger.base import Applied, Claim, Finish, Intent
+from runner.ledger.base import Applied, Claim, Finish, Hold, Intent
+from runner.ledger.slots import Slots
 from runner.ledger.sql import SqlLedger
 
 T = TypeVar("T")
+
+BLOCK_SECONDS = 0.003  # in which those who were given slots together ask for their commit
 
 
 class Recorder:
     """The engine's only way to the ledger. `failed` is the error that ended all writing, if any."""
 
-    def __init__(self, ledger: SqlLedger, campaign_id: int, run_id: int, sender_id: int) -> None:
+    def __init__(self, ledger: SqlLedger, hold: Hold, *, company: float = 0.0) -> None:
         self._ledger = ledger
-        self._key = (campaign_id, run_id, sender_id)
+        self._hold = hold
+        self._company = company  # seconds that outcomes wait for an intent to share its commit
+        self._asked = asyncio.Event()  # somebody waits for a commit
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._finishes: list[Finish] = []
         self._intents: list[Intent] = []
@@ -49,6 +55,7 @@ class Recorder:
             self._batch = asyncio.get_running_loop().create_future()
         self._intents.append(intent)
         batch = self._batch
+        self._asked.set()
         self._wake()
         applied = await asyncio.shield(batch)
         return applied.refused.get(intent.claim.id)
@@ -65,24 +72,23 @@ class Recorder:
 
     async def claim(self, n: int, now: int, only: Sequence[str] | None) -> list[Claim]:
         """Claim up to `n` recipients."""
-        campaign_id, run_id, _ = self._key
-        return await self.call(lambda: self._ledger.claim(campaign_id, run_id, n, now, only))
+        return await self.call(lambda: self._ledger.claim(self._hold, n, now, only))
 
     async def next_due(self, only: Sequence[str] | None) -> int | None:
         """When the next waiting recipient may be tried; None when nobody waits."""
-        return await self.call(lambda: self._ledger.next_due(self._key[0], only))
+        return await self.call(lambda: self._ledger.next_due(self._hold, only))
 
     async def campaign_state(self) -> str:
         """open, paused or cancelled."""
-        return await self.call(lambda: self._ledger.state(self._key[0]))
+        return await self.call(lambda: self._ledger.state(self._hold.campaign_id))
 
-    async def pause_sender(self, until: int) -> None:
-        """Remember the sender's cool-down for other runs."""
-        await self.call(lambda: self._ledger.pause_sender(self._key[2], until))
+    async def pause_sender(self, seconds: float) -> None:
+        """Remember the sender's cool-down, which lasts so long from now on, for other runs and workers."""
+        await self.call(lambda: Slots(self._ledger, self._hold.sender_id).pause(seconds))
 
     async def release(self, ids: Sequence[int]) -> None:
         """Claimed rows that were never begun are pending again."""
-        await self.call(lambda: self._ledger.release(ids))
+        await self.call(lambda: self._ledger.release(self._hold, ids))
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run any other ledger call in the writer thread."""
@@ -90,6 +96,7 @@ class Recorder:
 
     async def flush(self) -> None:
         """Wait until everything said so far is durable. Raises the ledger's error."""
+        self._asked.set()
         await self._idle.wait()
         if self.failed is not None:
             raise self.failed
@@ -105,7 +112,7 @@ class Recorder:
             if self._finishes:  # the ledger failed earlier: try once more, outcomes are worth it
                 finishes, self._finishes = self._finishes, []
                 self._ledger.use_spare_space()
-                await self.call(lambda: self._ledger.apply(*self._key, finishes, ()))
+                await self.call(lambda: self._ledger.apply(self._hold, finishes, ()))
         finally:
             self._writer.shutdown()
 
@@ -114,11 +121,14 @@ class Recorder:
             await self._work.wait()
             self._work.clear()
             while self._finishes or self._intents:
+                if self._company:
+                    await self._gather()
+                self._asked.clear()
                 finishes, self._finishes = self._finishes, []
                 intents, self._intents = self._intents, []
                 batch, self._batch = self._batch, None
                 try:
-                    applied = await self.call(lambda f=finishes, i=intents: self._ledger.apply(*self._key, f, i))  # type: ignore[misc]  # defaults bind the loop's values
+                    applied = await self.call(lambda f=finishes, i=intents: self._ledger.apply(self._hold, f, i))  # type: ignore[misc]  # defaults bind the loop's values
                 except BaseException as error:
                     self._fail(error, finishes, batch)
                     return
@@ -126,6 +136,14 @@ class Recorder:
                 if batch is not None:
                     batch.set_result(applied)
             self._idle.set()
+
+    async def _gather(self) -> None:
+        """A commit over the network is worth waiting for others: outcomes for an intent, the first intent of a block of slots
+        for the rest of it (measured with PostgreSQL: half the commits)."""
+        if not self._intents:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), self._company)
+        await asyncio.sleep(BLOCK_SECONDS)
 
     def _fail(self, error: BaseException, finishes: list[Finish], batch: asyncio.Future[Applied] | None) -> None:
         """Nothing more is begun; outcomes are kept for a last try at the end."""

@@ -16,14 +16,15 @@ from runner.cells import guard, guard_input, iso_time
 from runner.files import atomic_text
 from runner.resultset import ResultRow, ResultSet, header, own_cells
 
-ENCODING = "utf-8-sig"
+BYTE_ORDER_MARK = "\ufeff"
 
 
 @contextmanager
 def results_csv(path: Path, results: ResultSet) -> Iterator[Callable[[ResultRow], None]]:
     """Yield a function that writes one row to `results.csv`; the file is in place when the block ends well."""
     columns = results.columns
-    with atomic_text(path, encoding=ENCODING) as text:
+    with atomic_text(path) as text:
+        text.write(BYTE_ORDER_MARK)  # not the codec utf-8-sig: it is written in Python and called for every row
         writer = csv.writer(text)
         writer.writerow([guard(name) for name in header(columns)])
 
@@ -54,7 +55,8 @@ def results_csv(path: Path, results: ResultSet) -> Iterator[Callable[[ResultRow]
 def retry_csv(path: Path, results: ResultSet) -> Iterator[Callable[[ResultRow], None]]:
     """Yield a function that writes a row to `retry.csv` if it belongs there; in place when the block ends well."""
     columns = results.columns
-    with atomic_text(path, encoding=ENCODING) as text:
+    with atomic_text(path) as text:
+        text.write(BYTE_ORDER_MARK)
         writer = csv.writer(text)
         writer.writerow([guard_input(name) for name in columns])
 

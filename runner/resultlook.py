@@ -47,6 +47,7 @@ class Look:
         self.title = make({"bold": True, "font_size": 18, "font_color": "#1F3864"})
         self.section = make({"bold": True, "font_size": 12, "font_color": "#1F3864", "bottom": 1})
         self.label = make({**top, "font_color": "#595959"})
+        self.meaning = make({**top, "font_color": "#595959", "indent": 1})
         self.count = make({**top, "num_format": "#,##0", "align": "right", "indent": 1})
         self.share = make({**top, "num_format": "0.0%", "align": "right", "indent": 1})
         self.sum_label = make({"bold": True, "top": 1})
@@ -54,6 +55,9 @@ class Look:
         self.good = make({"bold": True, "font_color": "#006100", "bg_color": "#C6EFCE"})
         self.bad = make({"bold": True, "font_color": "#9C0006", "bg_color": "#FFC7CE", "valign": "top"})
         self.practice = make({"bold": True, "font_size": 12, "font_color": "#7F3F00", "bg_color": "#FFD966"})
+        line = {"bottom": 1, "bottom_color": "#D9D9D9"}  # between the rows of Failures
+        self.lined = make({**top, **line, "num_format": "@", "text_wrap": True})
+        self.lined_count = make({**top, **line, "num_format": "#,##0", "align": "right", "indent": 1})
         self.statuses = {
             status: make({**top, "num_format": "@", "font_color": ink, "bg_color": paper})
             for status, (ink, paper, _) in COLOURS.items()

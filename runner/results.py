@@ -46,8 +46,12 @@ def summary(results: ResultSet) -> Summary:
     return tally.summary(results)
 
 
-def write_results(results: ResultSet, folder: Path, formats: Collection[str]) -> Written:
+def write_results(
+    results: ResultSet, folder: Path, formats: Collection[str], *, also: Callable[[ResultRow], None] | None = None
+) -> Written:
     """Write `retry.csv`, `summary.json` and the results in each of `formats` into `folder`.
+
+    `also` is shown every row in passing, so that nobody has to read them again.
 
     A file of a format that is not asked for is left alone. When anything fails half way, no file is replaced.
     Raises InputError for an unknown format, an audience too wide for a worksheet, or a folder that cannot be written;
@@ -70,6 +74,8 @@ def write_results(results: ResultSet, folder: Path, formats: Collection[str]) ->
             tally.add,
             files.enter_context(retry_csv(paths["retry.csv"], results)),
         ]
+        if also is not None:
+            writers.append(also)
         if "csv" in formats:
             writers.append(files.enter_context(results_csv(paths["results.csv"], results)))
         book = files.enter_context(result_book(paths["results.xlsx"], results)) if "xlsx" in formats else None

@@ -73,7 +73,7 @@ def write_summary(book: Workbook, look: Look, totals: Summary) -> None:
             None,
             (rows, look.count),
             (rows / everyone if everyone else 0.0, look.share),
-            (MEANINGS.get(status, ""), look.label),
+            (MEANINGS.get(status, ""), look.meaning),
         )
     last = page.at - 1
     page.line(("Sum", look.sum_label), ("", look.sum), (everyone, look.sum))
@@ -126,12 +126,12 @@ def write_failures(book: Workbook, look: Look, results: ResultSet, groups: tuple
         wrapped = ((mend, widths[0]), (group.reason, widths[2]), (examples, widths[4]), (words, widths[5]))
         sheet.set_row(page.at, _LINE_POINTS * min(max(_lines(text, width) for text, width in wrapped), _LINES_AT_MOST))
         page.line(
-            (mend, look.wrapped),
-            (group.status, look.statuses.get(group.status, look.plain)),
-            (group.reason, look.wrapped),
-            (group.rows, look.count),
-            (examples, look.wrapped),
-            (words, look.wrapped),
+            (mend, look.lined),
+            (group.status, look.statuses.get(group.status, look.lined)),
+            (group.reason, look.lined),
+            (group.rows, look.lined_count),
+            (examples, look.lined),
+            (words, look.lined),
         )
 
 

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runner.breaker import Breaker
 from runner.campaign import Campaign
 from runner.engine import Ending
 from runner.errors import CampaignError, ExitCode, StalePlanError
 from runner.files import check_writable
-from runner.ledger.base import Counts, Recovered
+from runner.ledger.base import TAKEN_OVER, Counts, Recovered
 from runner.ledger.sql import SqlLedger
 from runner.lock import campaign_lock, sender_lock
 from runner.model import SkipReason, Status
@@ -23,6 +24,9 @@ from runner.outcome_files import Written, write_outcome
 from runner.plan import Plan, draft_of, open_plan
 from runner.progress import Progress, Tally, open_progress
 from runner.sending import Sending, deadline_of
+
+if TYPE_CHECKING:
+    from runner.clusterplan import Cluster
 
 TURN_SECONDS = 0.3  # between looks at whether another campaign has finished with the sender
 
@@ -35,6 +39,7 @@ class SendOptions:
     only: tuple[str, ...] | None = None  # E.164 digits
     approved_hash: str | None = None
     quiet: bool = False
+    cluster: Cluster | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class SendReport:
             return ExitCode.BUG
         if self.ending.error is not None:
             return self.ending.error.exit_code
-        if self.ending.word in {"stopped", "paused"}:
+        if self.ending.word in {"stopped", "paused", TAKEN_OVER}:
             return ExitCode.STOPPED
         if self.ending.word == "drained":
             return ExitCode.INTERRUPTED
@@ -83,7 +88,7 @@ def send(campaign: Campaign, ledger: SqlLedger, options: SendOptions, ask: Ask) 
     folder = campaign.workspace.folder(campaign.name)
     owner = f"process {os.getpid()} on {socket.gethostname()}"
     holder = f"{owner} (since {moment_text(time.time())})"
-    with campaign_lock(folder, campaign.name, holder):
+    with campaign_lock(folder, campaign.name, holder), ledger.campaign_lock(campaign.name, holder):
         check_writable(folder)
         recovered = _take_up(campaign, ledger)
         with open_plan(campaign, ledger) as (plan, staging):
@@ -160,8 +165,14 @@ def _run(
     progress = open_progress(tally, settled_before=sum(plan.difference.settled.values()), quiet=options.quiet)
     shared_image = "{" not in campaign.message.image
     breaker = Breaker(campaign.send.stop_when.limits(), shared_image=shared_image)
-    sending = Sending(campaign, ledger, campaign_id, run_id, progress, breaker, options.only, deadline_of(campaign))
+    parts = (campaign, ledger, campaign_id, run_id, progress, breaker, options.only, deadline_of(campaign))
+    sending = Sending(*parts)
+    if options.cluster is not None:
+        from runner.cluster import ClusterSending
+
+        sending = ClusterSending(*parts, options.cluster)
     canary = campaign.send.canary
+    ledger.tell = progress.note
     try:
         with _sender(campaign, ledger, campaign_id, owner, progress) as held, ledger.spare_space():
             if not held:
@@ -184,8 +195,11 @@ def _run(
 def _sender(
     campaign: Campaign, ledger: SqlLedger, campaign_id: int, owner: str, progress: Progress
 ) -> AbstractContextManager[bool]:
-    """Campaigns through one account take turns: each keeps the account's limit alone, and together they keep it, too."""
-    if not campaign.rates:
+    """Campaigns through one account take turns: each keeps the account's limit alone, and together they keep it, too.
+
+    Those of a shared ledger need no turns: they are given their slots by the database.
+    """
+    if not campaign.rates or ledger.shared:
         return nullcontext(True)
     told: list[str] = []
 

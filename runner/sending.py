@@ -7,7 +7,8 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +16,9 @@ from runner.breaker import Breaker
 from runner.campaign import Campaign
 from runner.engine import Ending, Engine, Orders
 from runner.errors import InputError
+from runner.eventloop import loop_factory, steady_clock
+from runner.ledger.base import Hold
+from runner.ledger.slots import Slots
 from runner.ledger.sql import SqlLedger, now_us
 from runner.moments import moment_text
 from runner.optoutwatch import watch_optouts
@@ -22,8 +26,10 @@ from runner.pace import Pace
 from runner.progress import Progress
 from runner.recorder import Recorder
 from runner.retry import RetryPolicy
+from runner.sharedpace import open_shared_pace
 from runner.signals import end_orderly_on_signals
 from runner.transport import Transport
+from runner.turns import Gate
 
 STATE_SECONDS = 0.5  # how soon a pause or cancel is noticed while waiting for start_at
 LONGEST_SET_OFF = 2.0  # seconds from an intent to its request's bytes: the commit, then the gate, which waits no longer
@@ -44,15 +50,19 @@ class Sending:
 
     def run(self, limit: int | None) -> Ending:
         """Send to at most `limit` recipients. May be called again: the ledger knows how far it has come."""
+        return self.run_here(limit)
+
+    def run_here(self, limit: int | None) -> Ending:
+        """The same, in this process."""
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as loop:
+            with asyncio.Runner(loop_factory=loop_factory()) as loop:
                 return loop.run(self._drive(limit))
         finally:
             end_orderly_on_signals()
 
     def with_canary(self, canary: int, limit: int | None, go_on: Callable[[str], bool]) -> Ending:
         """`canary` recipients first; the rest only when their outcomes are within the breaker's limits and `go_on` agrees."""
-        ending = self.run(canary)
+        ending = self.run_here(canary)
         if ending.word != "limit":
             return ending
         why = self.breaker.small_sample()
@@ -65,14 +75,17 @@ class Sending:
     async def _drive(self, limit: int | None) -> Ending:
         campaign = self.campaign
         sender_id = self.ledger.campaign(campaign.name).sender_id
-        recorder = Recorder(self.ledger, self.campaign_id, self.run_id, sender_id)
-        async with Transport(connections=campaign.concurrency, timeout=campaign.send.timeout) as transport:
+        recorder = Recorder(self.ledger, Hold(self.campaign_id, self.run_id, sender_id))
+        async with (
+            self._gate(sender_id) as gate,
+            Transport(connections=campaign.concurrency, timeout=campaign.send.timeout) as transport,
+        ):
             engine = Engine(
                 recorder=recorder,
                 transport=transport,
                 build=partial(campaign.provider.build, campaign.settings),
                 read=partial(campaign.provider.judge, campaign.settings),
-                pace=_pace(campaign, self.ledger, sender_id),
+                pace=gate,
                 progress=self.progress,
                 orders=Orders(
                     concurrency=campaign.concurrency,
@@ -81,7 +94,7 @@ class Sending:
                     limit=limit,
                     only=self.only,
                 ),
-                clock=_steady_clock(),
+                clock=steady_clock(),
                 wall=now_us,
                 random=random.random,
                 breaker=self.breaker,
@@ -89,38 +102,48 @@ class Sending:
             stop = _Stop(engine, self.progress)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, stop)
-            watch = asyncio.create_task(self._watch(recorder), name="opt-outs")
+            watch = asyncio.create_task(self.watch_optouts(recorder.call), name="opt-outs")
             try:
-                await self._wait_for_start(engine, stop)
+                await self.wait_for_start(engine.drain, stop.asked)
                 return await engine.run()
             finally:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
                 await recorder.close()
 
-    async def _watch(self, recorder: Recorder) -> None:
-        """Numbers added to a suppression file while the run goes on count from now on, as those of `optout add` do."""
+    def _gate(self, sender_id: int) -> AbstractAsyncContextManager[Gate]:
+        """The budget that all machines share, where the ledger is for many; else our own, which uses 3 % more of the limit."""
+        if self.ledger.shared:
+            return open_shared_pace(Slots(self.ledger, sender_id), self.campaign.rates)
+        return contextlib.nullcontext(_pace(self.campaign, self.ledger, sender_id))
+
+    async def watch_optouts(self, call: Callable[[Callable[[], int]], Awaitable[int]]) -> None:
+        """Numbers added to a suppression file while the run goes on count from now on, as those of `optout add` do.
+
+        `call` makes a call of the ledger off the event loop.
+        """
 
         async def suppress(numbers: Sequence[str], source: str) -> None:
-            await recorder.call(lambda: self.ledger.suppress(numbers, source, self.campaign_id))
+            await call(lambda: self.ledger.suppress(numbers, source, self.campaign_id))
 
         try:
             await watch_optouts(self.campaign, suppress)
         except InputError as error:
             self.progress.note(f"a suppression file can no longer be read, its last state counts: {error.problems[0]}")
 
-    async def _wait_for_start(self, engine: Engine, stop: _Stop) -> None:
+    async def wait_for_start(self, drain: Callable[[str, str], None], asked: asyncio.Event) -> None:
+        """Until `start_at`, or until a signal has `asked` to stop; `drain` when the campaign is paused or cancelled."""
         start_at = self.campaign.start_at
         if start_at is None or start_at <= time.time():
             return
         self.progress.note(f"waiting until {moment_text(start_at)}")
-        while start_at > time.time() and not stop.asked.is_set():
+        while start_at > time.time() and not asked.is_set():
             state = self.ledger.state(self.campaign_id)
             if state != "open":
-                engine.drain(state, f"the campaign was {state} from another terminal")
+                drain(state, f"the campaign was {state} from another terminal")
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.asked.wait(), min(start_at - time.time(), STATE_SECONDS))
+                await asyncio.wait_for(asked.wait(), min(start_at - time.time(), STATE_SECONDS))
 
 
 class _Stop:
@@ -136,16 +159,9 @@ class _Stop:
             self._progress.note("stopping at once: what is on the wire becomes unknown")
             self._engine.abort()
         else:
-            self._progress.note("stopping: waiting for the replies on the way (press Ctrl-C again to stop at once)")
+            self._progress.note("stopping: waiting for the replies on the way (Ctrl-C again stops at once)")
             self.asked.set()
             self._engine.drain("drained", "stopped by a signal")
-
-
-def _steady_clock() -> Callable[[], int]:
-    """The time of day as it was when the run began, and from then on as the machine counts: setting the clock back by an
-    hour must not make a row that waits six seconds wait an hour."""
-    began = now_us() - time.monotonic_ns() // 1000
-    return lambda: began + time.monotonic_ns() // 1000
 
 
 def deadline_of(campaign: Campaign) -> int | None:
@@ -173,12 +189,3 @@ def _pace(campaign: Campaign, ledger: SqlLedger, sender_id: int) -> Pace:
         recent=[max(0.0, (now - at) / 1e6 - LONGEST_SET_OFF) for at in recent],
         paused_for=max(0.0, (paused - now) / 1e6),
     )
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where the platform has it (a fifth to a third less processor time a request, measured)."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

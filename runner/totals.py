@@ -89,8 +89,7 @@ class Tally:
     """Counts rows as they stream by. Its memory grows with the number of different reasons, not with the rows."""
 
     def __init__(self) -> None:
-        self._statuses: Counter[str] = Counter()
-        self._reasons: dict[str, Counter[str]] = {}
+        self._pairs: Counter[tuple[str, str]] = Counter()  # status and reason
         self._deliveries: Counter[str] = Counter()
         self._groups: dict[tuple[str, str], Group] = {}
         self._input_rows = 0
@@ -100,19 +99,18 @@ class Tally:
 
     def add(self, row: ResultRow) -> None:
         """Count the row in."""
-        status = clean(str(row.status))
-        reason = clean(str(row.reason))
+        status, reason, delivery = row.status, row.reason, row.delivery
         self._place(row.row)
-        self._statuses[status] += 1
-        if reason:
-            self._reasons.setdefault(status, Counter())[reason] += 1
-        if row.delivery:
-            self._deliveries[clean(str(row.delivery))] += 1
-        undelivered = status == Status.ACCEPTED and row.delivery == Delivery.FAILED
-        to_mend = status == Status.SKIPPED and row.goes_into_retry
-        if status in _FAILED or undelivered or to_mend:
-            key = (status, reason or (DELIVERY_FAILED if undelivered else ""))
-            self._groups.setdefault(key, Group(*key)).add(row)
+        self._pairs[status, reason] += 1
+        if delivery:
+            self._deliveries[clean(str(delivery))] += 1
+        undelivered = status == Status.ACCEPTED and delivery == Delivery.FAILED
+        if status in _FAILED or undelivered or (status == Status.SKIPPED and row.goes_into_retry):
+            key = (clean(str(status)), clean(str(reason)) or (DELIVERY_FAILED if undelivered else ""))
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = Group(*key)
+            group.add(row)
 
     def groups(self) -> tuple[Group, ...]:
         """What failed, the most frequent first."""
@@ -120,6 +118,13 @@ class Tally:
 
     def summary(self, results: ResultSet, files: tuple[str, ...] = ()) -> Summary:
         """The totals of the rows counted so far, checked against the counts that `results` states."""
+        statuses: Counter[str] = Counter()
+        reasons: dict[str, Counter[str]] = {}
+        for (status, reason), rows in self._pairs.items():
+            word = clean(str(status))
+            statuses[word] += rows
+            if reason:
+                reasons.setdefault(word, Counter())[clean(str(reason))] += rows
         return Summary(
             campaign=results.campaign,
             provider=results.provider,
@@ -127,10 +132,10 @@ class Tally:
             generated_at=results.generated_at,
             input_rows=self._input_rows,
             gone_rows=self._gone_rows,
-            totals={**{status.value: 0 for status in Status}, **self._statuses},
-            reasons=self._reasons,
+            totals={**{status.value: 0 for status in Status}, **statuses},
+            reasons=reasons,
             deliveries=self._deliveries,
-            disagreements=tuple(self._disagreements(results)),
+            disagreements=tuple(self._disagreements(results, statuses)),
             run_notes=results.run_notes,
             files=files,
         )
@@ -146,15 +151,15 @@ class Tally:
         else:
             self._last_row = row
 
-    def _disagreements(self, results: ResultSet) -> list[str]:
+    def _disagreements(self, results: ResultSet, statuses: Counter[str]) -> list[str]:
         found = []
         if self._input_rows != results.input_rows:
             found.append(f"the audience has {results.input_rows} rows, the results have {self._input_rows}")
         stated = {str(status): count for status, count in results.counts.items()}
-        for status in sorted({*stated, *self._statuses, *Status}):
-            if stated.get(status, 0) != self._statuses[status]:
+        for status in sorted({*stated, *statuses, *Status}):
+            if stated.get(status, 0) != statuses[status]:
                 found.append(
-                    f"{status}: the ledger counts {stated.get(status, 0)}, the results have {self._statuses[status]}"
+                    f"{status}: the ledger counts {stated.get(status, 0)}, the results have {statuses[status]}"
                 )
             if status not in set(Status):
                 found.append(f"{status!r} is no status")

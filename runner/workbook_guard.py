@@ -106,19 +106,22 @@ def check_texts(path: Path) -> None:
 def scan_sheet(path: Path, sheet: str) -> SheetScan:
     """Read the XML of the sheet called `sheet` in blocks. Raises `InputError` for one too wide or too sparse to load.
 
-    The sheet's own `<dimension>` is not asked, it may lie.
+    The sheet's own `<dimension>` is not asked, it may lie. Nothing is read beyond the last row that a sheet can have.
     """
+    place = f'{path.name}, sheet "{sheet}"'
     with _archive(path) as archive:
         part = _sheet_part(path, archive, sheet)
         scan = _quick_scan(path, archive, part)
         if scan is None:
             scan = _careful_scan(path, archive, part)
-    place = f'{path.name}, sheet "{sheet}"'
+    if scan.last_row >= MAX_ROWS:
+        what = f"has more than the {MAX_ROWS:,} rows that a worksheet can have"
+        raise ConfinedError(Problem(place, what, "save the sheet as CSV UTF-8, or split it"))
     if scan.last_column >= MAX_COLUMNS:
         what = f"has a cell in column {column_letter(scan.last_column)}, beyond the {MAX_COLUMNS} columns allowed"
         raise ConfinedError(Problem(place, what, "delete the columns right of your data, and save again"))
     area = (scan.last_row + 1) * (scan.last_column + 1)
-    if scan.last_row >= MAX_ROWS or (area > MAX_AREA and area > 4 * scan.cells):
+    if area > MAX_AREA and area > 4 * scan.cells:
         what = f"reaches to {column_letter(scan.last_column)}{scan.last_row + 1}, but is almost empty"
         raise ConfinedError(Problem(place, what, "delete the rows and columns beyond your data, and save again"))
     return scan
@@ -205,6 +208,8 @@ def _quick_scan(path: Path, archive: zipfile.ZipFile, part: str) -> SheetScan | 
             return None
         if not _quick_block(text[:cut], scan, columns, rows):
             return None
+        if scan.last_row >= MAX_ROWS:
+            return scan
     if not _quick_block(tail, scan, columns, rows):
         return None
     scan.last_column = max((_column(letters.decode()) for letters in columns), default=-1)
@@ -256,6 +261,8 @@ def _careful_scan(path: Path, archive: zipfile.ZipFile, part: str) -> SheetScan:
     try:
         for block in _blocks(path, archive, part):
             reader.parser.Parse(block, False)
+            if reader.scan.last_row >= MAX_ROWS:
+                return reader.scan
         reader.parser.Parse(b"", True)
     except (expat.ExpatError, _Refused, ValueError) as error:
         raise InputError(Problem(path.name, f"the workbook is damaged ({part}: {error})", _REPAIR)) from error
@@ -289,6 +296,8 @@ class _CarefulReader:
         if name == "row":
             self._row = int(attributes["r"]) - 1 if attributes.get("r", "").isdigit() else self._row + 1
             self._column = -1
+            if self._row >= MAX_ROWS:  # counts although it may be empty: there is no such row
+                self.scan.last_row = self._row
         elif name == "c":
             self._column += 1
             match = re.fullmatch(r"([A-Za-z]{1,3})(\d{1,7})", attributes.get("r", "").strip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -12,14 +12,19 @@ from dotenv import dotenv_values
 from runner.errors import InputError, Problem
 
 SANDBOX_SUFFIX = "-sandbox"
+LEDGER_VARIABLE = "CAMPAIGN_LEDGER"
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A folder with `campaigns/`, `templates/` and `reports/`. `sandbox` keeps practice apart from the real thing."""
+    """A folder with `campaigns/`, `templates/` and `reports/`. `sandbox` keeps practice apart from the real thing.
+
+    `ledger` is where the ledger was said to be, '' for nowhere: a path, or an address that may hold a password.
+    """
 
     root: Path
     sandbox: bool = False
+    ledger: str = field(default="", repr=False)
 
     @property
     def templates(self) -> Path:
@@ -35,6 +40,21 @@ class Workspace:
     def ledger_path(self) -> Path:
         """The embedded ledger. Practice has its own, so that it never marks real people as sent."""
         return self.reports / ("sandbox.sqlite3" if self.sandbox else "ledger.sqlite3")
+
+    def ledger_place(self) -> Path | str:
+        """Where the ledger is: what was asked for, else CAMPAIGN_LEDGER (environment or `.env`), else the embedded one.
+
+        A path is relative to the current folder, that in CAMPAIGN_LEDGER to the workspace. Practice always stays in the
+        embedded one of its own. Raises InputError when `.env` cannot be read.
+        """
+        if self.sandbox:
+            return self.ledger_path
+        chosen, base = self.ledger, Path.cwd()
+        if not chosen:
+            chosen, base = self.environment().get(LEDGER_VARIABLE, ""), self.root
+        if not chosen:
+            return self.ledger_path
+        return chosen if "://" in chosen else base / Path(chosen).expanduser()
 
     def folder(self, campaign: str) -> Path:
         """`reports/<campaign>/`; practice results lie beside the real ones, never over them."""
@@ -57,6 +77,17 @@ class Workspace:
             ) from None
         return {key: value for key, value in values.items() if value is not None} | dict(os.environ)
 
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know about the workspace: that other users of this machine can read the secrets."""
+        dotenv = self.root / ".env"
+        if os.name != "posix":
+            return ()
+        try:
+            open_to_others = dotenv.stat().st_mode & 0o077
+        except OSError:  # not there, or out of reach: `environment` says what is wrong with it
+            return ()
+        return ("other users of this machine can read the secrets in .env: chmod 600 .env",) if open_to_others else ()
+
     def resolve(self, name: str, *, base: Path, where: str) -> Path:
         """A path named in a campaign file, relative to `base`. Raises InputError when it leads out of the workspace."""
         if "\0" in name:
@@ -73,7 +104,9 @@ class Workspace:
         return path
 
 
-def find_workspace(campaign_file: Path | None, override: Path | None, *, sandbox: bool = False) -> Workspace:
+def find_workspace(
+    campaign_file: Path | None, override: Path | None, *, sandbox: bool = False, ledger: str = ""
+) -> Workspace:
     """The parent of the `campaigns/` folder that holds the file, else the file's own folder; `override` wins.
 
     Without a file (status, report ...): the current folder.
@@ -81,15 +114,15 @@ def find_workspace(campaign_file: Path | None, override: Path | None, *, sandbox
     if override is not None:
         if not override.is_dir():
             raise InputError(Problem(str(override), "no such folder", "give an existing folder to --workspace"))
-        return Workspace(override.resolve(), sandbox)
+        return Workspace(override.resolve(), sandbox, ledger)
     if campaign_file is None:
         here = Path.cwd()
-        return Workspace(here.parent if here.name == "campaigns" else here, sandbox)
+        return Workspace(here.parent if here.name == "campaigns" else here, sandbox, ledger)
     folder = campaign_file.resolve().parent
     for parent in (folder, *folder.parents):
         if parent.name == "campaigns":
-            return Workspace(parent.parent, sandbox)
-    return Workspace(folder, sandbox)
+            return Workspace(parent.parent, sandbox, ledger)
+    return Workspace(folder, sandbox, ledger)
 
 
 def campaign_name_from(text: str) -> str:

@@ -32,6 +32,7 @@ TABLE = {
     "breaker": "model",
     "cells": "",
     "delimiter": "errors",
+    "ink": "cells model",
     "encoding": "errors",
     "hazards": "",
     "header": "errors",
@@ -46,13 +47,16 @@ TABLE = {
     "numberingplan": "",
     "phones": "model numberingplan",
     "providers.credentials": "",
-    "providers.base": "model providers.credentials",
-    "mending": "model providers.base",
+    "refusals": "",
+    "providers.base": "model providers.credentials refusals",
+    "mending": "model refusals",
     "providers.wapim": "model providers.base",
     "providers.zixflow": "model providers.base providers.credentials",
     "providers": "providers.base providers.wapim providers.zixflow",
     "resultlook": "cells model",
     "resultset": "model",
+    "rowxml": "cells",
+    "streambook": "header model resultlook rowxml",
     "reportrows": "model resultset",
     "retry": "model",
     "spelling": "",
@@ -76,7 +80,9 @@ TABLE = {
     "attemptstats": "model units",
     "campaignfile": "breaker phones providers providers.base units",
     "drawings": "attemptstats",
-    "pace": "units",
+    "cooldown": "",
+    "turns": "",
+    "pace": "cooldown turns units",
     "whatsapp": "outsidetext",
     "messagecards": "outsidetext whatsapp",
     "workbook_guard": "errors header",
@@ -86,14 +92,30 @@ TABLE = {
     "account": "campaignfile complaints errors providers providers.base yamlfile",
     # the ledger
     "ledger.base": "model",
+    "ledger.address": "errors",
     "ledger.adoption": "ledger.base",
     "ledger.batches": "errors ledger.base",
+    "ledger.bulk": "",
     "ledger.schema": "",
-    "ledger.reading": "errors ledger.base ledger.schema model",
-    "ledger.staging": "ledger.base ledger.schema model",
-    "ledger.sql": "ledger.adoption ledger.base ledger.batches ledger.reading ledger.schema ledger.staging model",
+    "ledger.migrations": "",
+    "ledger.migrations.env": "ledger.schema",
+    "ledger.migrations.versions": "",
+    "ledger.migrations.versions.v0001_the_first_tables": "",
+    "ledger.migrations.versions.v0002_many_machines": "",
+    "ledger.upgrading": "errors ledger.migrations ledger.schema",
+    "ledger.reading": "errors ledger.base model",
+    "ledger.claims": "errors ledger.base ledger.batches ledger.reading model",
+    "ledger.stagetables": "",
+    "ledger.staging": "ledger.base ledger.bulk ledger.stagetables model",
+    "ledger.sql": (
+        "ledger.adoption ledger.base ledger.batches ledger.claims ledger.reading ledger.staging ledger.upgrading model"
+    ),
+    "ledger.slots": "ledger.sql",
+    "ledger.partitions": "ledger.base ledger.batches ledger.sql",
     "ledger.sqlite": "errors ledger.sql",
-    "ledger": "ledger.sql ledger.sqlite",
+    "ledger.postgres": "errors ledger.address ledger.sql ledger.sqlite",
+    "ledger.copying": "errors ledger.bulk ledger.schema ledger.sql",
+    "ledger": "ledger.address ledger.postgres ledger.sql ledger.sqlite",
     # inputs and files
     "audience": "csvfile errors header workbook",
     "captions": (
@@ -107,10 +129,13 @@ TABLE = {
     # the heart
     "lock": "errors files",
     "progress": "model pace units",
-    "recorder": "ledger.base ledger.sql",
+    "recorder": "ledger.base ledger.slots ledger.sql",
     "signals": "",
     "transport": "model",
-    "engine": "breaker errors ledger.base model pace progress recorder retry transport",
+    "engine": "breaker errors ledger.base model progress recorder retry transport turns",
+    "eventloop": "",
+    "sameness": "",
+    "sharedpace": "cooldown ledger.slots pace turns units",
     # plans, results and pages
     "preflight": "campaign errors ledger.staging media moments pace",
     "prepare": "campaign ledger.base",
@@ -120,7 +145,7 @@ TABLE = {
     "plan": (
         "campaign confinement errors ledger.base ledger.sql ledger.staging model moments pace preflight prepare units"
     ),
-    "previewbook": "cells files ledger.base plan resultlook",
+    "previewbook": "files ledger.base model plan resultlook streambook",
     "previewpage": "drawings ledger.base mending messagecards outsidetext resultsummary",
     "reference": "breaker campaignfile providers units yamlfile",
     "reportpage": (
@@ -128,7 +153,7 @@ TABLE = {
         "resultsummary totals units"
     ),
     "pages": "files model outsidetext previewpage reportpage",
-    "resultbook": "cells errors files resultlook resultset resultsummary totals",
+    "resultbook": "cells errors files resultlook resultset resultsummary streambook totals",
     "resultcsv": "cells files resultset",
     "results": "errors files resultbook resultcsv resultset totals",
     "outcome_files": (
@@ -141,15 +166,27 @@ TABLE = {
     ),
     "reconcile": "campaign ledger.base ledger.sql model providers.base transport",
     "sending": (
-        "breaker campaign engine errors ledger.sql moments optoutwatch pace progress recorder retry signals transport"
+        "breaker campaign engine errors eventloop ledger.base ledger.slots ledger.sql moments optoutwatch pace progress "
+        "recorder retry sharedpace signals transport turns"
+    ),
+    "partition": (
+        "breaker engine errors eventloop ledger.base ledger.partitions ledger.postgres ledger.slots ledger.sql model "
+        "providers providers.base recorder retry sharedpace transport units"
+    ),
+    "clusterplan": "errors sameness",
+    "cluster": (
+        "clusterplan engine errors ledger.base ledger.partitions ledger.slots model partition progress retry sending "
+        "sharedpace signals"
     ),
     "run": (
-        "breaker campaign engine errors files ledger.base ledger.sql lock model moments outcome_files "
+        "breaker campaign cluster clusterplan engine errors files ledger.base ledger.sql lock model moments outcome_files "
         "plan progress sending"
     ),
-    "console": "ledger.base mending model moments plan preflight reconcile run units",
+    "console": "ink ledger.base mending model moments plan preflight reconcile run units",
+    "clusterlook": "ledger.partitions ledger.slots units",
     # the command: may know everything
     "clibase": "*",
+    "cliledger": "*",
     "clilook": "*",
     "clisend": "*",
     "cli": "*",
@@ -159,6 +196,8 @@ TABLE = {
 # Who may know a library or call a function. A name that ends in * stands for all that begin with it.
 ONLY_IN = {
     "aiohttp": ["transport", "media*", "sandbox*"],
+    "alembic": ["ledger.migrations*"],
+    "psycopg": ["ledger.address", "ledger.postgres"],
     "sqlalchemy": ["ledger*"],
 }
 PRINTERS = ["cli*"]

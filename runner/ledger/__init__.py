@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runner.ledger.address import is_address
 from runner.ledger.sql import SqlLedger
 from runner.ledger.sqlite import open_sqlite
 
 
-def open_ledger(path: Path, *, create: bool) -> SqlLedger:
-    """Open the workspace's ledger. Without `create`, a ledger that is not there reads as an empty one."""
-    return open_sqlite(path, create=create)
+def open_ledger(place: Path | str, *, create: bool) -> SqlLedger:
+    """Open the ledger in a file, or at a `postgresql://` address. Raises LedgerError, InputError for a wrong address.
+
+    Without `create`, a ledger that is not there reads as an empty one.
+    """
+    if isinstance(place, str) and is_address(place):
+        from runner.ledger.address import read_address
+
+        read_address(place)  # says what is missing, if anything is, before the driver is imported
+        from runner.ledger.postgres import open_postgres
+
+        return open_postgres(place, create=create)
+    return open_sqlite(Path(place), create=create)

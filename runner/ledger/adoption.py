@@ -11,24 +11,26 @@ from sqlalchemy import Connection, text
 
 from runner.ledger.base import CampaignDraft
 
+NUMBERING = 0x63616D706E756D62  # PostgreSQL's advisory lock of whoever gives out the rows' numbers
 _WAITING = "('pending', 'claimed', 'retry_wait')"
 
+# Rows that are as they should be are not written: to go on with an interrupted run of a million takes no million writes.
 _RENEW = (
-    # Forget the places in the old file, and the skipped rows: both follow from the new one.
-    "UPDATE recipients SET position = NULL, row = NULL WHERE campaign_id = :c",
+    # Forget the skipped rows: they follow from the new file.
     "DELETE FROM messages WHERE id IN (SELECT id FROM recipients WHERE campaign_id = :c AND status = 'skipped')",
     "DELETE FROM recipients WHERE campaign_id = :c AND status = 'skipped'",
-    # Known recipients: their new place, and the audience's own values.
-    "UPDATE recipients SET position = (SELECT x.position FROM matched x WHERE x.id = recipients.id), "
-    "row = (SELECT s.row FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = recipients.id) "
-    "WHERE campaign_id = :c",
-    "UPDATE messages SET (own, raw_phone) = (SELECT s.own, s.raw_phone FROM matched x JOIN staged s ON s.position = x.position "
-    "WHERE x.id = messages.id) WHERE id IN (SELECT id FROM matched WHERE position IS NOT NULL)",
+    # Known recipients: their new place (none, when they are gone), and the audience's own values.
+    "UPDATE recipients SET position = x.position, row = s.row FROM matched x LEFT JOIN staged s ON s.position = x.position "
+    "WHERE x.id = recipients.id AND (coalesce(recipients.position, -1) <> coalesce(x.position, -1) "
+    "OR coalesce(recipients.row, -1) <> coalesce(s.row, -1))",
+    "UPDATE messages SET own = s.own, raw_phone = s.raw_phone FROM matched x JOIN staged s ON s.position = x.position "
+    "WHERE x.id = messages.id AND (messages.own <> s.own OR messages.raw_phone <> s.raw_phone)",
     # Waiting recipients: the message as planned now.
-    "UPDATE messages SET (image, caption, scheduled_at, payload) = (SELECT s.image, s.caption, s.scheduled_at, s.payload "
-    "FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = messages.id) WHERE id IN ("
-    "SELECT r.id FROM matched x JOIN staged s ON s.position = x.position JOIN recipients r ON r.id = x.id "
-    f"WHERE s.reason = '' AND r.status IN {_WAITING})",
+    "UPDATE messages SET image = s.image, caption = s.caption, scheduled_at = s.scheduled_at, payload = s.payload "
+    "FROM matched x JOIN staged s ON s.position = x.position JOIN recipients r ON r.id = x.id "
+    f"WHERE x.id = messages.id AND s.reason = '' AND r.status IN {_WAITING} AND (messages.payload IS NULL "
+    "OR messages.payload <> s.payload OR messages.image <> s.image OR messages.caption <> s.caption "
+    "OR coalesce(messages.scheduled_at, -1) <> coalesce(s.scheduled_at, -1))",
     # Waiting recipients whose row is now skipped: attempted ones were certainly not sent, the others were never touched.
     "UPDATE recipients SET status = CASE WHEN attempts = 0 THEN 'skipped' ELSE 'not_sent' END, "
     "reason = (SELECT s.reason FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = recipients.id), "
@@ -63,13 +65,12 @@ def adopt(connection: Connection, draft: CampaignDraft, now: int) -> int:
     state, for it may have been paused or cancelled while the plan was made."""
     connection.commit()  # the temporary tables are full; what follows is one transaction of its own
     connection.execution_options(immediate=True)  # SQLite: take the write lock at the start, never half way
-    sender_id = connection.execute(
-        text(
-            "INSERT INTO senders (fingerprint, provider) VALUES (:fingerprint, :provider) "
-            "ON CONFLICT (fingerprint) DO UPDATE SET provider = excluded.provider RETURNING id"
-        ),
-        {"fingerprint": draft.sender, "provider": draft.provider},
-    ).scalar_one()
+    sender = {"fingerprint": draft.sender, "provider": draft.provider}
+    connection.execute(  # no update: that would hold the row, which whoever sends through this sender needs, until the end
+        text("INSERT INTO senders (fingerprint, provider) VALUES (:fingerprint, :provider) ON CONFLICT DO NOTHING"),
+        sender,
+    )
+    sender_id = connection.execute(text("SELECT id FROM senders WHERE fingerprint = :fingerprint"), sender).scalar_one()
     campaign_id = int(
         connection.execute(
             text(
@@ -93,8 +94,15 @@ def adopt(connection: Connection, draft: CampaignDraft, now: int) -> int:
     )
     for statement in _RENEW:
         connection.execute(text(statement), {"c": campaign_id})
+    postgres = connection.dialect.name == "postgresql"
+    if postgres:  # the numbers that come next belong to one adopter at a time
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": NUMBERING})
     base = connection.execute(text("SELECT coalesce(max(id), 0) + 1 FROM recipients")).scalar_one()
     for statement in _INSERT:
         connection.execute(text(statement), {"c": campaign_id, "base": base, "now": now})
+    for table in (
+        ("recipients", "messages") if postgres else ()
+    ):  # the first claims must not be planned for an empty table
+        connection.execute(text(f"ANALYZE {table}"))
     connection.commit()
     return campaign_id

@@ -11,20 +11,41 @@ import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 import orjson
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, Engine, Text, bindparam, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from runner.errors import LedgerError, UnknownCampaignError
-from runner.ledger.base import CampaignRecord, Counts, LedgerRow, RunRecord, Sender, StatusView, Unknown
-from runner.ledger.schema import SCHEMA_VERSION
+from runner.ledger.base import CampaignRecord, Counts, Hold, LedgerRow, RunRecord, Sender, StatusView, Unknown
 from runner.model import Status
+
+T = TypeVar("T")
+PHONES = bindparam("phones", expanding=True, type_=Text)  # typed: PostgreSQL would take an empty list for numbers
 
 _RESULT_COLUMNS = (
     "r.row, r.phone, m.raw_phone, r.status, r.reason, r.detail, r.code, r.queue_id, r.attempts, r.first_attempt_at, "
     "r.last_attempt_at, r.delivery, m.image, m.caption, m.own"
 )
+
+
+def whose(hold: Hold, only: Sequence[str] | None) -> tuple[str, dict[str, object]]:
+    """The condition for the recipients who wait in the hold's campaign or partition, and its parameters.
+
+    With `only`, the statement's `phones` is the parameter PHONES.
+    """
+    condition, parameters = (
+        "campaign_id = :c AND status IN ('pending', 'retry_wait')",
+        dict[str, object](c=hold.campaign_id),
+    )
+    if hold.partition is not None:
+        condition += " AND position BETWEEN :first AND :last"
+        parameters |= {"first": hold.partition.first, "last": hold.partition.last}
+    if only is not None:
+        condition += " AND phone IN :phones"
+        parameters["phones"] = list(only)
+    return condition, parameters
 
 
 class LedgerReader(ABC):
@@ -53,15 +74,14 @@ class LedgerReader(ABC):
         cause = getattr(error, "orig", None) or error
         return f"the ledger {self._name} cannot be used: {cause}"
 
-    def check_version(self) -> None:
-        """Raise LedgerError when another version of the program made this ledger."""
-        with self._guarded(self._read) as connection:
-            version = connection.execute(text("SELECT value FROM meta WHERE key = 'version'")).scalar_one_or_none()
-        if version != SCHEMA_VERSION:
-            raise LedgerError(
-                f"the ledger {self._name} has version {version}, this program reads version {SCHEMA_VERSION}: "
-                "use the program's version that made it"
-            )
+    def _lasting(self, attempt: Callable[[bool], T]) -> T:
+        """Do one of the calls of a run. Where the database may be away for a moment, it is tried again: attempt(True)."""
+        return attempt(False)
+
+    @property
+    def name(self) -> str:
+        """What people call it: a file's name, or an address without its password."""
+        return self._name
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -130,25 +150,30 @@ class LedgerReader(ABC):
 
     def state(self, campaign_id: int) -> str:
         """The campaign's state as another process may have set it."""
-        with self._guarded(self._read) as connection:
-            return str(
-                connection.execute(text("SELECT state FROM campaigns WHERE id = :id"), {"id": campaign_id}).scalar_one()
-            )
 
-    def next_due(self, campaign_id: int, only: Sequence[str] | None = None) -> int | None:
-        """When the next waiting recipient may be tried (microseconds; 0 = now), None when nobody waits."""
-        condition = "AND phone IN :phones" if only is not None else ""
-        query = text(
-            "SELECT min(not_before) FROM recipients "
-            f"WHERE campaign_id = :c AND status IN ('pending', 'retry_wait') {condition}"
-        )
-        parameters: dict[str, object] = {"c": campaign_id}
+        def attempt(_: bool) -> str:
+            with self._guarded(self._read) as connection:
+                query = text("SELECT state FROM campaigns WHERE id = :id")
+                return str(connection.execute(query, {"id": campaign_id}).scalar_one())
+
+        return self._lasting(attempt)
+
+    def next_due(self, hold: Hold, only: Sequence[str] | None = None) -> int | None:
+        """When the next waiting recipient may be tried (microseconds; 0 = now), None when nobody waits.
+
+        Of the hold's campaign, or of its partition where it has one.
+        """
+        condition, parameters = whose(hold, only)
+        query = text(f"SELECT min(not_before) FROM recipients WHERE {condition}")
         if only is not None:
-            query = query.bindparams(bindparam("phones", expanding=True))
-            parameters["phones"] = list(only)
-        with self._guarded(self._read) as connection:
-            due = connection.execute(query, parameters).scalar_one()
-        return None if due is None else int(due)
+            query = query.bindparams(PHONES)
+
+        def attempt(_: bool) -> int | None:
+            with self._guarded(self._read) as connection:
+                due = connection.execute(query, parameters).scalar_one()
+            return None if due is None else int(due)
+
+        return self._lasting(attempt)
 
     def audits(self, campaign_id: int) -> list[tuple[int, str, str]]:
         """What people decided about a campaign: time, action, detail; oldest first."""
@@ -261,7 +286,7 @@ class LedgerReader(ABC):
             )
             return [Unknown(*row) for row in rows]
 
-    def results(self, campaign_id: int, page: int = 5000) -> Iterator[LedgerRow]:
+    def results(self, campaign_id: int, page: int = 1000) -> Iterator[LedgerRow]:
         """Every row in input order, those gone from the audience last.
 
         Read in pages, each its own short transaction: a report of a million rows must not keep a live run from writing.

@@ -3,13 +3,13 @@
 `recipients` (state) and `messages` (frozen content) share their ids. A state change then rewrites about 100 bytes, and
 counting a million rows by status scans the narrow table only. Integer keys: a text key cost four times as much (measured).
 All times are microseconds since the epoch, UTC; 0 means 'never'. Statuses are the words of `runner.model.Status`.
+
+Needed to make, upgrade or copy a ledger only: its conditions for both databases load both of SQLAlchemy's dialects (0.1 s).
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
-
-SCHEMA_VERSION = "1"
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
 
 metadata = MetaData()
 
@@ -31,6 +31,7 @@ campaigns = Table(
     Column("settings", Text, nullable=False),  # JSON: what a report needs of the campaign file, secrets left out
     Column("plan_hash", Text, nullable=False),
     Column("planned_at", BigInteger, nullable=False),
+    Column("run_id", Id),  # the run that may send now; NULL: none (a run that is not named here sends nothing more)
 )
 
 recipients = Table(
@@ -121,6 +122,36 @@ senders = Table(
     Column("fingerprint", Text, nullable=False, unique=True),  # keyed hash; the token itself is never stored
     Column("provider", Text, nullable=False),
     Column("paused_until", BigInteger, nullable=False, server_default="0"),
+    Column("next_slot", BigInteger, nullable=False, server_default="0"),  # no request before; the database's own clock
+    Column("slot_count", BigInteger, nullable=False, server_default="0"),  # slots given out so far
+)
+
+slots = Table(  # leave to send, given out in blocks to whoever asks; kept for a day, the longest window of a rate
+    "slots",
+    metadata,
+    Column("sender_id", Id, primary_key=True, autoincrement=False),
+    Column(
+        "upto", BigInteger, primary_key=True, autoincrement=False
+    ),  # the block's last slot, counted from the first ever
+    Column("n", Integer, nullable=False),
+    Column("last", BigInteger, nullable=False),  # the moment of the last one; the database's own clock
+    Column("gap", BigInteger, nullable=False),  # microseconds from one to the next
+)
+
+partitions = Table(  # a run's recipients shared out among workers, each part a range of positions
+    "partitions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("campaign_id", Id, nullable=False),
+    Column("run_id", Id, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("first", Integer, nullable=False),  # positions, both ends included
+    Column("last", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False, server_default="0"),  # one more with every worker that takes it up
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("beat_at", BigInteger, nullable=False, server_default="0"),
+    Column("done_at", BigInteger, nullable=False, server_default="0"),
+    UniqueConstraint("run_id", "number", name="ux_partitions_number"),
 )
 
 suppressions = Table(
@@ -140,33 +171,4 @@ audits = Table(
     Column("campaign_id", Id, nullable=False),
     Column("action", Text, nullable=False),
     Column("detail", Text, nullable=False),
-)
-
-# A plan in the making: temporary, in the connection that makes it, gone with it. Nothing of a dry run stays behind.
-staging_metadata = MetaData()
-
-staged = Table(
-    "staged",
-    staging_metadata,
-    Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("row", Integer, nullable=False),
-    Column("phone", Text, nullable=False),
-    Column("country", Text, nullable=False),
-    Column("raw_phone", Text, nullable=False),
-    Column("reason", Text, nullable=False),  # '' = to be sent
-    Column("detail", Text, nullable=False),
-    Column("image", Text, nullable=False),
-    Column("caption", Text, nullable=False),
-    Column("scheduled_at", BigInteger),
-    Column("payload", LargeBinary),
-    Column("own", Text, nullable=False),
-    prefixes=["TEMPORARY"],
-)
-
-staged_suppressions = Table(
-    "staged_suppressions",
-    staging_metadata,
-    Column("phone", Text, primary_key=True),
-    Column("source", Text, nullable=False),
-    prefixes=["TEMPORARY"],
 )

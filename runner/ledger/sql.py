@@ -6,30 +6,24 @@ engine calls from a single writer thread.
 
 from __future__ import annotations
 
-import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from runner.ledger.adoption import adopt
-from runner.ledger.base import UNCOUNTED, Applied, CampaignDraft, Claim, Finish, Intent, Recovered
-from runner.ledger.batches import RELEASED, apply, release
+from runner.ledger.base import Applied, CampaignDraft, Claim, Finish, Hold, Intent, Recovered
+from runner.ledger.batches import RELEASED, apply, gate, release
+from runner.ledger.claims import claim
 from runner.ledger.reading import LedgerReader
-from runner.ledger.schema import SCHEMA_VERSION, metadata
 from runner.ledger.staging import Staging
-from runner.model import Message, Status
+from runner.ledger.upgrading import bring_up, state_of
+from runner.model import Status
 
-_CLAIM_IDS = (
-    "SELECT id FROM recipients WHERE campaign_id = :campaign AND status IN ('pending', 'retry_wait') "
-    "AND not_before <= :now {only} ORDER BY position LIMIT :n"
-)
-_CONTENTS = text(
-    "SELECT m.id, m.image, m.caption, m.scheduled_at, m.payload, (SELECT count(*) FROM attempts a WHERE a.recipient_id = m.id "
-    "AND a.reason IN :uncounted) FROM messages m WHERE m.id IN :ids"
-).bindparams(bindparam("ids", expanding=True), bindparam("uncounted", expanding=True))
+T = TypeVar("T")
 
 
 def now_us() -> int:
@@ -40,30 +34,62 @@ def now_us() -> int:
 class SqlLedger(LedgerReader):
     """One row per recipient, an append-only list of attempts, suppressions. Any failure to read or write is a LedgerError."""
 
+    shared = False  # whether other machines may use it at the same time
+
     def __init__(self, engine: Engine, name: str, clock: Callable[[], int] = now_us) -> None:
         super().__init__(engine, name, clock)
+        self.tell: Callable[[str], None] = lambda _: None  # something a person should know while a run goes on
 
     @abstractmethod
     def _write(self) -> AbstractContextManager[Connection]:
         """A transaction that may write; holds the database's write lock from its start where that is the way."""
 
-    def create(self) -> None:
-        """Make the tables if they are not there; refuse a ledger of a newer version."""
+    def writing(self) -> AbstractContextManager[Connection]:
+        """A transaction for the parts of the ledger that stand beside this class (slots, partitions)."""
+        return self._guarded(self._write)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """The same, only to look."""
+        return self._guarded(self._read)
+
+    def lasting(self, call: Callable[[], T]) -> T:
+        """Do what may be done twice without harm, as often as it takes while the database is away for a moment."""
+        return self._lasting(lambda _: call())
+
+    def standing_still(self) -> AbstractContextManager[Connection]:
+        """A transaction to read everything in, while nobody changes what it reads."""
+        return self._guarded(self._read)
+
+    def clock(self) -> int:
+        """This machine's time in microseconds, for what the database has no clock for."""
+        return self._clock()
+
+    def prepare(self, *, create: bool) -> bool:
+        """Make the tables if they are not there (with `create`), upgrade those of an older version. Whether there are any.
+
+        Raises LedgerError for a ledger of a newer version, and where another program's tables stand in their place.
+        """
+        with self._guarded(self._read) as connection:
+            state = state_of(connection, self._name)
+        if state == "current":
+            return True
+        if state == "missing" and not create:
+            return False
         with self._guarded(self._write) as connection:
-            metadata.create_all(connection)
-            connection.execute(
-                text("INSERT INTO meta (key, value) VALUES ('version', :v), ('key', :k) ON CONFLICT DO NOTHING"),
-                {"v": SCHEMA_VERSION, "k": secrets.token_hex(32)},
-            )
-        self.check_version()
+            bring_up(connection, self._name)
+        return True
 
     def pause_sender(self, sender_id: int, until: int) -> None:
         """Remember that the provider told this sender to wait, so that a restart waits as well."""
-        with self._guarded(self._write) as connection:
-            connection.execute(
-                text("UPDATE senders SET paused_until = :until WHERE id = :id AND paused_until < :until"),
-                {"until": until, "id": sender_id},
-            )
+
+        def attempt(_: bool) -> None:
+            with self._guarded(self._write) as connection:
+                connection.execute(
+                    text("UPDATE senders SET paused_until = :until WHERE id = :id AND paused_until < :until"),
+                    {"until": until, "id": sender_id},
+                )
+
+        self._lasting(attempt)
 
     def set_state(self, campaign_id: int, state: str) -> None:
         """open, paused or cancelled; a live run sees it with its next batch."""
@@ -93,8 +119,17 @@ class SqlLedger(LedgerReader):
     # --- runs -------------------------------------------------------------------------------------------------------------
 
     def recover(self, campaign_id: int) -> Recovered:
-        """What a dead run left: claimed rows are pending again, rows in flight are unknown. Only under the campaign's lock."""
+        """What a dead run left: claimed rows are pending again, rows in flight are unknown. Only under the campaign's lock.
+
+        A run that is not dead after all (its lock was lost with a connection, or its machine was frozen) may send nothing
+        more from here on. That is a commit of its own: whoever commits later has seen it.
+        """
         why = {"reason": "interrupted", "detail": "the run ended before the reply was recorded", "c": campaign_id}
+        with self._guarded(self._write) as connection:
+            connection.execute(text("UPDATE campaigns SET run_id = NULL WHERE id = :c"), why)
+            connection.execute(
+                text("UPDATE partitions SET epoch = epoch + 1 WHERE campaign_id = :c AND done_at = 0"), why
+            )
         with self._guarded(self._write) as connection:
             released = connection.execute(
                 text(
@@ -120,9 +155,9 @@ class SqlLedger(LedgerReader):
         return Recovered(released, unknown)
 
     def begin_run(self, campaign_id: int, owner: str, plan_hash: str) -> int:
-        """A new run; returns its id."""
+        """A new run, which alone may send this campaign from now on; returns its id."""
         with self._guarded(self._write) as connection:
-            return int(
+            run_id = int(
                 connection.execute(
                     text(
                         "INSERT INTO runs (campaign_id, started_at, owner, plan_hash) VALUES (:c, :now, :owner, :hash) RETURNING id"
@@ -130,9 +165,16 @@ class SqlLedger(LedgerReader):
                     {"c": campaign_id, "now": self._clock(), "owner": owner, "hash": plan_hash},
                 ).scalar_one()
             )
+            connection.execute(
+                text("UPDATE campaigns SET run_id = :run WHERE id = :c"), {"run": run_id, "c": campaign_id}
+            )
+            return run_id
 
     def end_run(self, run_id: int, ending: str) -> None:
         """How a run ended, in a word. Rows it still claims are released."""
+        self._lasting(lambda _: self._end_run(run_id, ending))
+
+    def _end_run(self, run_id: int, ending: str) -> None:
         with self._guarded(self._write) as connection:
             connection.execute(
                 text("UPDATE runs SET finished_at = :now, ending = :ending WHERE id = :id"),
@@ -146,41 +188,38 @@ class SqlLedger(LedgerReader):
                 {"id": run_id},
             )
 
-    def claim(self, campaign_id: int, run_id: int, n: int, now: int, only: Sequence[str] | None = None) -> list[Claim]:
-        """Up to `n` recipients whose time has come, in input order, now held by this run. One conditional UPDATE."""
-        condition = "AND phone IN :phones" if only is not None else ""
-        ids = _CLAIM_IDS.format(only=condition) + self._claim_lock
-        parameters: dict[str, object] = {"campaign": campaign_id, "now": now, "n": n, "run": run_id}
-        claiming = text(
-            f"UPDATE recipients SET status = 'claimed', run_id = :run WHERE id IN ({ids}) "
-            "RETURNING id, phone, attempts, position"
-        )
-        if only is not None:
-            claiming = claiming.bindparams(bindparam("phones", expanding=True))
-            parameters["phones"] = list(only)
-        with self._guarded(self._write) as connection:
-            held = {row[0]: row for row in connection.execute(claiming, parameters)}
-            if not held:
-                return []
-            contents = connection.execute(_CONTENTS, {"ids": list(held), "uncounted": UNCOUNTED})
-            claims = [
-                Claim(key, Message(held[key][1], image, caption, scheduled_at), payload, held[key][2], uncounted)
-                for key, image, caption, scheduled_at, payload, uncounted in contents
-            ]
-        return sorted(claims, key=lambda claim: int(held[claim.id][3] or 0))
+    def claim(self, hold: Hold, n: int, now: int, only: Sequence[str] | None = None) -> list[Claim]:
+        """Up to `n` recipients whose time has come, in input order, now held by this run. Raises TakenOverError."""
+        maybe: list[int] = []  # claimed by a try whose commit may have happened unheard: given back first
 
-    _claim_lock = ""  # PostgreSQL adds FOR UPDATE SKIP LOCKED
+        def attempt(_: bool) -> list[Claim]:
+            with self._guarded(self._write) as connection:
+                release(connection, hold, maybe)
+                claims = claim(connection, hold, n, now, only)
+                maybe[:] = [each.id for each in claims]
+            return claims
 
-    def apply(
-        self, campaign_id: int, run_id: int, sender_id: int, finishes: Sequence[Finish], intents: Sequence[Intent]
-    ) -> Applied:
+        return self._lasting(attempt)
+
+    def apply(self, hold: Hold, finishes: Sequence[Finish], intents: Sequence[Intent]) -> Applied:
         """One group commit: outcomes first, then intents past the last gates. Durable when it returns.
 
-        An intent of a recipient who has been suppressed since, or of a campaign that has been paused or cancelled, is
-        refused in the same transaction that would have recorded it, so no opt-out can slip in between.
+        An intent of a recipient who has been suppressed since, or of a campaign that has been paused, cancelled or taken
+        over by another run, is refused in the same transaction that would have recorded it, so no opt-out slips in between.
         """
-        with self._guarded(self._write) as connection:
-            return apply(connection, campaign_id, run_id, sender_id, finishes, intents)
+
+        def attempt(again: bool) -> Applied:
+            with self._guarded(self._write) as connection:
+                return apply(connection, hold, finishes, intents, again=again)
+
+        return self._lasting(attempt)
+
+    def campaign_lock(self, campaign: str, holder: str) -> AbstractContextManager[None]:
+        """Hold the campaign on all machines that share the ledger. Raises LockedError.
+
+        A ledger in a file is guarded by a lock on a file beside it (`runner.lock`).
+        """
+        return nullcontext()
 
     def spare_space(self) -> AbstractContextManager[None]:
         """Keep room on the disk while a run goes on, where the ledger is a file of ours."""
@@ -189,12 +228,17 @@ class SqlLedger(LedgerReader):
     def use_spare_space(self) -> None:
         """The disk is full: give the room back, for the last outcomes."""
 
-    def release(self, ids: Iterable[int]) -> None:
-        """Claimed rows that were not sent after all wait again."""
+    def release(self, hold: Hold, ids: Iterable[int]) -> None:
+        """Rows claimed in this run's name that were not sent after all wait again."""
         keys = list(ids)
-        if keys:
+
+        def attempt(_: bool) -> None:
             with self._guarded(self._write) as connection:
-                release(connection, keys)
+                if gate(connection, hold)[1]:  # else whoever took over has settled them
+                    release(connection, hold, keys)
+
+        if keys:
+            self._lasting(attempt)
 
     # --- people's decisions ---------------------------------------------------------------------------------------------
 

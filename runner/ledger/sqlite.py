@@ -13,7 +13,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -61,15 +61,6 @@ class SqliteLedger(SqlLedger):
         finally:
             self.use_spare_space()
 
-    def refuse_strangers(self) -> None:
-        """Raise LedgerError when the file is another program's database: our tables are not to be added to it."""
-        with self._guarded(self._read) as connection:
-            names = {
-                row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
-        if names and "meta" not in names:
-            raise LedgerError(f"{self._name} is another program's database, not a ledger\n    fix: move it away")
-
     def use_spare_space(self) -> None:
         """Give the room back to the disk, so that outcomes of requests on the way can still be written."""
         if self._spare is not None:
@@ -85,6 +76,10 @@ class SqliteLedger(SqlLedger):
     def _read(self) -> Iterator[Connection]:
         with self._engine.connect() as connection, connection.begin():
             yield connection
+
+    def standing_still(self) -> AbstractContextManager[Connection]:
+        """With the write lock: others may read meanwhile."""
+        return self._guarded(self._write)
 
     def _explain(self, error: SQLAlchemyError) -> str:
         cause = getattr(error, "orig", None)
@@ -107,14 +102,20 @@ _ADVICE = (
 
 
 def open_sqlite(
-    path: Path, *, create: bool, clock: Callable[[], int] = now_us, busy: float = BUSY_SECONDS
+    path: Path | None,
+    *,
+    create: bool,
+    clock: Callable[[], int] = now_us,
+    busy: float = BUSY_SECONDS,
+    name: str = "in memory",
 ) -> SqliteLedger:
     """Open the ledger, making file (0600) and folder (0700) if `create`. Raises LedgerError.
 
     Every wait for another program that writes ends after `busy` seconds.
-    Without `create` a missing file gives an empty ledger in memory: looking at a plan leaves nothing behind.
+    Without `create` a missing file gives an empty ledger in memory: looking at a plan leaves nothing behind. So does
+    no file at all, under this `name`. A ledger of an older version is upgraded.
     """
-    if create:
+    if create and path is not None:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -123,16 +124,14 @@ def open_sqlite(
                 f"the ledger {path} cannot be opened for writing: {error.strerror}\n"
                 f"    fix: make {path.parent} a folder that you may write in, or name another workspace with --workspace"
             ) from None
-    present = path.exists() and (
-        create or path.stat().st_size > 0
-    )  # empty: its maker was killed before the first table
-    ledger = SqliteLedger(_engine(path if present else None, busy), path if present else None, path.name, clock)
-    if present and path.stat().st_size > 0:
-        ledger.refuse_strangers()
-    if create or not present:
-        ledger.create()
-    else:
-        ledger.check_version()
+    # An empty file: its maker was killed before the first table.
+    if path is not None and path.exists() and (create or path.stat().st_size > 0):
+        ledger = SqliteLedger(_engine(path, busy), path, path.name, clock)
+        if ledger.prepare(create=create):
+            return ledger
+        ledger.close()
+    ledger = SqliteLedger(_engine(None, busy), None, path.name if path is not None else name, clock)
+    ledger.prepare(create=True)
     return ledger
 
 

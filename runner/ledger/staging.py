@@ -8,6 +8,7 @@ memory fixed whatever the audience's size.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -15,10 +16,13 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from runner.ledger.base import Difference, PlannedRow, Sample
-from runner.ledger.schema import staged, staging_metadata
+from runner.ledger.bulk import insert_rows
+from runner.ledger.stagetables import staged, staging_metadata
 from runner.model import Status
 
-_INSERT = staged.insert()
+_PAGED = {"yield_per": 5000}  # fetched page by page: memory stays the same whatever the audience
+# Beyond letters with accents: emoji, right-to-left scripts, anything that may look different on a phone.
+_UNUSUAL = re.compile("[\u0590-\U0010ffff]")
 _SAMPLE = "SELECT row, phone, raw_phone, reason, detail, image, caption FROM staged "
 
 
@@ -42,8 +46,7 @@ class Staging:
 
     def add(self, rows: Sequence[PlannedRow]) -> None:
         """Stage one batch of rows."""
-        if rows:
-            self._connection.execute(_INSERT, [_values(row) for row in rows])
+        insert_rows(self._connection, staged, PlannedRow._fields, rows)
 
     def suppress(self, numbers: Iterable[str], source: str) -> int:
         """Numbers that must not be written to, from one suppression file. Returns how many were added."""
@@ -80,7 +83,8 @@ class Staging:
     def settle(self, campaign: str, duplicates: Literal["first", "last", "error"]) -> None:
         """When all rows are in: mark suppressed and duplicate rows, find each row's counterpart in the ledger."""
         run = self._connection.execute
-        run(text("CREATE INDEX temp.ix_staged_phone ON staged (phone)" if self._sqlite else _PG_INDEX))
+        run(text(f"CREATE INDEX {'temp.' if self._sqlite else ''}ix_staged_phone ON staged (phone)"))
+        self._measure("staged", "staged_suppressions")
         run(
             text(
                 "UPDATE staged SET reason = 'suppressed', detail = coalesce("
@@ -113,7 +117,13 @@ class Staging:
         for column in ("position", "id"):
             name = f"ix_matched_{column}"
             run(text(f"CREATE INDEX {'temp.' if self._sqlite else ''}{name} ON matched ({column})"))
+        self._measure("matched")
         self._connection.commit()
+
+    def _measure(self, *tables: str) -> None:
+        """Nobody else does that for temporary tables, and without it PostgreSQL plans for a few rows."""
+        for table in tables if not self._sqlite else ():
+            self._connection.execute(text(f"ANALYZE {table}"))
 
     def rest(self) -> None:
         """Let go of the ledger while a person reads: an open read would keep other processes from writing."""
@@ -176,8 +186,8 @@ class Staging:
         It does not depend on how far the sending has come, so an interrupted run goes on under the same hash.
         """
         digest = hashlib.sha256(preamble)
-        rows = self._connection.execution_options(yield_per=5000).execute(
-            text("SELECT phone, payload FROM staged WHERE reason = '' ORDER BY position")
+        rows = self._connection.execute(
+            text("SELECT phone, payload FROM staged WHERE reason = '' ORDER BY position"), execution_options=_PAGED
         )
         for phone, payload in rows:
             digest.update(phone.encode())
@@ -197,9 +207,9 @@ class Staging:
             for name, query in queries.items()
         }
         found["unusual"] = []
-        for sample in self.live():
-            if any(_unusual(character) for character in sample.caption):
-                found["unusual"].append(sample)
+        for row in self._connection.execute(text(f"{_SAMPLE}{live}ORDER BY position"), execution_options=_PAGED):
+            if _UNUSUAL.search(row.caption):
+                found["unusual"].append(Sample(*row))
                 if len(found["unusual"]) >= 2:
                     break
         return found
@@ -218,9 +228,7 @@ class Staging:
 
     def live(self) -> Iterator[Sample]:
         """Every message of the plan that would be sent, in order."""
-        rows = self._connection.execution_options(yield_per=2000).execute(
-            text(f"{_SAMPLE}WHERE reason = '' ORDER BY position")
-        )
+        rows = self._connection.execute(text(f"{_SAMPLE}WHERE reason = '' ORDER BY position"), execution_options=_PAGED)
         for row in rows:
             yield Sample(*row)
 
@@ -231,15 +239,15 @@ class Staging:
             "LEFT JOIN matched x ON x.position = s.position LEFT JOIN recipients r ON r.id = x.id "
             f"WHERE s.reason <> '' AND (r.status IS NULL OR r.status IN {_WAITING_SQL}) ORDER BY s.position LIMIT :n"
         )
-        rows = self._connection.execution_options(yield_per=2000).execute(
-            query, {"n": limit if limit is not None else -1 if self._sqlite else None}
+        rows = self._connection.execute(
+            query, {"n": limit if limit is not None else -1 if self._sqlite else None}, execution_options=_PAGED
         )
         for row in rows:
             yield Sample(*row)
 
     def everything(self) -> Iterator[Sample]:
         """Every row, in order."""
-        rows = self._connection.execution_options(yield_per=2000).execute(text(f"{_SAMPLE}ORDER BY position"))
+        rows = self._connection.execute(text(f"{_SAMPLE}ORDER BY position"), execution_options=_PAGED)
         for row in rows:
             yield Sample(*row)
 
@@ -262,26 +270,3 @@ _TO_SEND = (
     "FROM staged s LEFT JOIN matched x ON x.position = s.position LEFT JOIN recipients r ON r.id = x.id "
     "WHERE s.reason = '' AND (r.status IS NULL OR r.status IN ('pending', 'claimed', 'retry_wait'))"
 )
-_PG_INDEX = "CREATE INDEX ix_staged_phone ON staged (phone)"
-
-
-def _unusual(character: str) -> bool:
-    """Beyond letters with accents: emoji, right-to-left scripts, anything that may look different on a phone."""
-    return ord(character) >= 0x0590
-
-
-def _values(row: PlannedRow) -> dict[str, object]:
-    return {
-        "position": row.position,
-        "row": row.row,
-        "phone": row.phone,
-        "country": row.country,
-        "raw_phone": row.raw_phone,
-        "reason": row.reason,
-        "detail": row.detail,
-        "image": row.image,
-        "caption": row.caption,
-        "scheduled_at": row.scheduled_at,
-        "payload": row.payload,
-        "own": row.own,
-    }

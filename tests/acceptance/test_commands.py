@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -256,3 +257,18 @@ def test_a_wrong_option_is_refused_with_the_right_usage(bench: Workbench) -> Non
     refused = bench.run("send", "campaigns/spring.yaml", "--limmit", "3").must(2)
     assert "--limit" in refused.err
     assert "no such file" in bench.send("campaigns/none.yaml").must(2).err.lower()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are a matter of POSIX")
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_secrets_that_other_users_can_read_are_a_note_until_the_file_is_closed(bench: Workbench, command: str) -> None:
+    bench.audience([("+905320000001", "Ada")])
+    campaign = bench.campaign()
+    dotenv = bench.write(".env", "WAPIM_TOKEN=invented\n")
+    dotenv.chmod(0o640)
+    told = " ".join(bench.run(command, campaign).must(0).out.split())
+    assert "other users of this machine can read the secrets in .env: chmod 600 .env" in told
+    dotenv.chmod(0o600)
+    assert "chmod" not in bench.run(command, campaign).must(0).out
+    dotenv.unlink()
+    assert "chmod" not in bench.run(command, campaign).must(0).out

@@ -28,7 +28,7 @@ from runner.totals import Tally
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("SCALE") == "full"
-PEOPLE = 20_000 if FULL else 3_000
+PEOPLE = 50_000 if FULL else 3_000
 RESULT_ROWS = 1_000_000 if FULL else 100_000
 PAGE_BYTES = 1_000_000
 
@@ -105,7 +105,7 @@ def test_the_demos_preview_shows_byte_for_byte_what_is_then_sent(bench: Workbenc
 def test_the_preview_of_a_large_campaign_is_one_small_page_and_every_row_is_what_is_sent(
     bench: Workbench, box: Sandbox
 ) -> None:
-    """20,000 people with SCALE=full, 3,000 otherwise; captions near the limit, so that the page has something to leave out."""
+    """50,000 people with SCALE=full, 3,000 otherwise; captions near the limit, so that the page has something to leave out."""
     people = (
         (f"+{phone}", f"İlkay {i} {'🌷ğ&<' * (i % 9)}", "" if i % 7 else f"City {i % 81}", "many words, " * (i % 60))
         for i, phone in enumerate(numbers(PEOPLE))
@@ -114,11 +114,12 @@ def test_the_preview_of_a_large_campaign_is_one_small_page_and_every_row_is_what
     words = "*Hello* {{ Name }}{% if City %} in {{ City }}{% endif %}!\n\n> {{ Note|default('-') }}\n- _one_\n- two"
     campaign = bench.campaign(box.url, message={"caption": words}, send={"concurrency": 50})
 
-    bench.run("preview", campaign, "-n", "40", seconds=300).must(0)
+    bench.run("preview", campaign, "-n", "40", seconds=600).must(0)
     would, skipped = previewed(bench, "spring")
     assert (len(would), skipped) == (PEOPLE, {})
     assert box.log == []
-    bench.send(campaign, seconds=600).must(0)
+    bench.send(campaign, seconds=1800).must(0)
+    print(f"{PEOPLE:,} people: a page of {bench.report('preview.html').stat().st_size:,} bytes")
 
     assert on_the_wire(box) == would
     cards = same_on_the_page(bench, "spring", would)
@@ -286,7 +287,7 @@ def agree(bench: Workbench) -> Figures:
     for name, n in {**found.statuses, "rows": everyone}.items():
         assert re.search(rf"^  {name.replace('_', ' ')} +{n:,}$", told, re.MULTILINE), (name, n, told)
     for (name, reason), n in found.reasons.items():
-        assert f"  {name.replace('_', ' ')}: {reason} {n:,}\n" in told
+        assert re.search(rf"^  {name.replace('_', ' ')}: {reason} +{n:,}$", told, re.MULTILINE)
     return found
 
 

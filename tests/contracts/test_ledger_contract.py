@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 
@@ -30,8 +31,9 @@ from ledgers import (
     row,
 )
 
-from runner.errors import LedgerError, UnknownCampaignError
-from runner.ledger.base import Claim, Counts, Intent, LedgerRow
+from runner.errors import LedgerError, TakenOverError, UnknownCampaignError
+from runner.ledger.base import Claim, Counts, Finish, Intent, LedgerRow, PartitionHold
+from runner.ledger.schema import partitions
 from runner.ledger.sql import SqlLedger
 from runner.model import Outcome, Status, Verdict
 
@@ -403,7 +405,8 @@ def test_planning_a_second_time_takes_about_as_long_as_the_first(ledger: SqlLedg
 def test_claims_of_two_runners_are_disjoint(ledger: SqlLedger, another: Opener, clock: Clock) -> None:
     people = [f"90533000{i:04d}" for i in range(60)]
     campaign = plan(ledger, audience(*people))
-    runs = [Run(ledger, campaign, clock), Run(another(), campaign, clock)]
+    run = Run(ledger, campaign, clock)
+    runs = [run, Run(another(), campaign, clock, run.id)]
     claimed: list[str] = []
     together = threading.Barrier(2)
 
@@ -423,23 +426,28 @@ def test_claims_of_two_runners_are_disjoint(ledger: SqlLedger, another: Opener, 
 CLAIM_ALL = """
 import sys
 from pathlib import Path
+from runner.ledger.base import Hold
 place = Path(sys.argv[1])
 ledger = {code}
 sys.stdout.write("ready\\n"); sys.stdout.flush()
 sys.stdin.readline()
-run = ledger.begin_run(int(sys.argv[2]), "a process", "hash")
-while found := ledger.claim(int(sys.argv[2]), run, 5, 1_000_000):
+hold = Hold(*map(int, sys.argv[2:]))
+while found := ledger.claim(hold, 5, 1_000_000):
     for claim in found:
         sys.stdout.write(claim.message.phone + "\\n")
 ledger.close()
 """
 
 
-def test_claims_of_two_processes_are_disjoint(kind: Implementation, ledger: SqlLedger, tmp_path: Path) -> None:
+def test_claims_of_four_processes_are_disjoint(
+    kind: Implementation, ledger: SqlLedger, clock: Clock, tmp_path: Path
+) -> None:
     people = [f"90533000{i:04d}" for i in range(60)]
     campaign = plan(ledger, audience(*people))
-    command = [sys.executable, "-c", CLAIM_ALL.format(code=kind.code), str(tmp_path), str(campaign)]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    run = Run(ledger, campaign, clock)
+    command = [sys.executable, "-c", CLAIM_ALL.format(code=kind.code), str(tmp_path)]
+    command += [str(campaign), str(run.id), str(run.sender)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -448,8 +456,8 @@ def test_claims_of_two_processes_are_disjoint(kind: Implementation, ledger: SqlL
         process.stdin.write("\n")
         process.stdin.flush()
     claimed = [process.communicate(timeout=30)[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sorted(claimed[0] + claimed[1]) == people
+    assert [process.returncode for process in processes] == [0] * 4
+    assert sorted(phone for each in claimed for phone in each) == people
 
 
 def test_a_claim_holds_only_the_numbers_asked_for(ledger: SqlLedger, clock: Clock) -> None:
@@ -464,13 +472,13 @@ def test_a_claim_takes_nobody_before_the_time_that_was_set(ledger: SqlLedger, cl
     run = Run(ledger, campaign, clock)
     run.send(REFUSED, Status.RETRY_WAIT, ANNA, wait=500)
     assert [claim.message.phone for claim in run.claim()] == [BORIS]
-    assert ledger.next_due(campaign) == clock.now + 500
-    assert ledger.next_due(campaign, [BORIS]) is None
+    assert ledger.next_due(run.hold) == clock.now + 500
+    assert ledger.next_due(run.hold, [BORIS]) is None
     clock.now += 499
     assert run.claim() == []
     clock.now += 1
     assert [(claim.message.phone, claim.attempts) for claim in run.claim()] == [(ANNA, 1)]
-    assert ledger.next_due(campaign) is None
+    assert ledger.next_due(run.hold) is None
 
 
 def test_a_claim_tells_which_attempts_say_nothing_about_the_recipient(ledger: SqlLedger, clock: Clock) -> None:
@@ -494,15 +502,16 @@ def test_claimed_rows_that_are_given_back_wait_as_before(ledger: SqlLedger, cloc
     before = seen(ledger)
     claims = run.claim()
     assert len(claims) == 3
-    ledger.release([claim.id for claim in claims])
+    ledger.release(run.hold, [claim.id for claim in claims])
     assert seen(ledger) == before == {ANNA: "retry_wait", BORIS: "pending", CEM: "pending"}
-    ledger.release([])
+    ledger.release(run.hold, [])
 
 
 def test_the_end_of_a_run_releases_what_it_still_claims(ledger: SqlLedger, clock: Clock) -> None:
     campaign = plan(ledger, audience(ANNA, BORIS))
-    first, second = Run(ledger, campaign, clock), Run(ledger, campaign, clock)
+    first = Run(ledger, campaign, clock)
     first.claim(1)
+    second = Run(ledger, campaign, clock)
     second.claim(1)
     ledger.end_run(first.id, "finished")
     assert seen(ledger) == {ANNA: "pending", BORIS: "claimed"}
@@ -533,14 +542,12 @@ def test_an_intent_is_in_the_ledger_for_everybody_when_apply_returns(
 
 
 def test_outcomes_and_intents_share_one_commit_outcomes_first(ledger: SqlLedger, clock: Clock) -> None:
-    from runner.ledger.base import Finish
-
     campaign = plan(ledger, audience(ANNA, BORIS))
     run = Run(ledger, campaign, clock)
     first, second = run.claim()
     run.begin(first)
     done = Finish(first.id, 1, ACCEPTED, Status.ACCEPTED, clock(), 0)
-    applied = ledger.apply(campaign, run.id, run.sender, [done], [Intent(second, clock())])
+    applied = ledger.apply(run.hold, [done], [Intent(second, clock())])
     assert (applied.refused, applied.state) == ({}, "open")
     assert seen(ledger) == {ANNA: "accepted", BORIS: "in_flight"}
 
@@ -617,12 +624,14 @@ def test_an_intent_that_is_no_longer_held_stops_the_run_and_writes_nothing(
     campaign = plan(ledger, audience(ANNA, BORIS))
     run = Run(ledger, campaign, clock)
     claims = run.claim()
-    another().release([claims[0].id])
+    another().release(run.hold, [claims[0].id])
     with pytest.raises(LedgerError, match="1 of 2 recipients about to be sent are no longer held by this run"):
         run.begin(*claims)
     assert seen(ledger) == {ANNA: "pending", BORIS: "claimed"}
+    other = Run(ledger, campaign, clock)
     with pytest.raises(LedgerError, match="no longer held"):
-        Run(ledger, campaign, clock).begin(claims[1])  # claimed, but by another run
+        other.begin(claims[1])  # claimed, but by another run
+    assert seen(ledger) == {ANNA: "pending", BORIS: "claimed"}
     assert ledger.recent_starts(run.sender, 0, 10) == []
 
 
@@ -658,6 +667,133 @@ def test_a_late_reply_settles_a_row_that_was_given_up_as_unknown(ledger: SqlLedg
     ledger.recover(campaign)
     run.finish(claim, ACCEPTED, Status.ACCEPTED)
     assert seen(ledger) == {ANNA: "accepted"}
+
+
+# --- one run at a time ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_taken_over_sends_nothing_more_and_its_outcomes_still_count(
+    ledger: SqlLedger, another: Opener, clock: Clock
+) -> None:
+    """Its lock may be lost with a connection, or its machine frozen for an hour: it does not know, the ledger does."""
+    campaign = plan(ledger, audience(ANNA, BORIS, CEM))
+    old = Run(another(), campaign, clock)
+    flying, waiting, _ = old.claim()
+    old.begin(flying)
+    ledger.recover(campaign)
+    assert old.begin(waiting) == {waiting.id: "taken_over"}  # while the other still plans
+    new = Run(ledger, campaign, clock)
+    (mine, _) = new.claim()
+    assert mine.id == waiting.id
+    done = Finish(flying.id, 1, ACCEPTED, Status.ACCEPTED, clock(), 0)
+    applied = old.ledger.apply(old.hold, [done], [Intent(waiting, clock())])
+    assert applied.refused == {waiting.id: "taken_over"}
+    with pytest.raises(TakenOverError, match="another run has taken over"):
+        old.claim()
+    old.ledger.release(old.hold, [waiting.id])
+    assert seen(ledger) == {ANNA: "accepted", BORIS: "claimed", CEM: "claimed"}
+    assert new.begin(mine) == {}
+    assert [each.attempts for each in rows_of(ledger)] == [1, 1, 0]
+
+
+def partition(ledger: SqlLedger, run: Run, first: int, last: int) -> Run:
+    """A part of a run, as a worker of a cluster holds it."""
+    with ledger._write() as connection:
+        key = connection.execute(
+            partitions.insert().returning(partitions.c.id),
+            {"campaign_id": run.campaign, "run_id": run.id, "number": first, "first": first, "last": last, "epoch": 1},
+        ).scalar_one()
+    part = Run(run.ledger, run.campaign, run.clock, run.id)
+    part.hold = replace(run.hold, partition=PartitionHold(key, 1, first, last))
+    return part
+
+
+def test_a_partition_is_sent_by_its_holder_alone_and_nothing_beyond_it(ledger: SqlLedger, clock: Clock) -> None:
+    campaign = plan(ledger, audience(ANNA, BORIS, CEM, DILA, EREN))
+    run = Run(ledger, campaign, clock)
+    part = partition(ledger, run, 1, 3)
+    run.send(REFUSED, Status.RETRY_WAIT, EREN, wait=5)
+    assert ledger.next_due(part.hold) == 0
+    boris, cem, dila = part.claim()
+    assert [claim.message.phone for claim in (boris, cem, dila)] == [BORIS, CEM, DILA]
+    assert ledger.next_due(part.hold) is None
+    assert part.begin(boris) == {}
+    with ledger._write() as connection:
+        connection.execute(partitions.update().values(epoch=2))
+    done = Finish(boris.id, 1, ACCEPTED, Status.ACCEPTED, clock(), 0)
+    applied = ledger.apply(part.hold, [done], [Intent(cem, clock())])
+    assert applied.refused == {cem.id: "taken_over"}
+    with pytest.raises(TakenOverError):
+        part.claim()
+    ledger.release(part.hold, [dila.id])
+    statuses = {ANNA: "pending", BORIS: "accepted", CEM: "claimed", DILA: "claimed", EREN: "retry_wait"}
+    assert seen(ledger) == statuses
+
+
+def test_all_parts_of_a_run_end_when_another_run_takes_over(ledger: SqlLedger, clock: Clock) -> None:
+    campaign = plan(ledger, audience(ANNA, BORIS))
+    part = partition(ledger, Run(ledger, campaign, clock), 0, 1)
+    claims = part.claim()
+    ledger.recover(campaign)
+    assert part.begin(*claims) == {claim.id: "taken_over" for claim in claims}
+    assert seen(ledger) == {ANNA: "pending", BORIS: "pending"}
+
+
+def lost_answer(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch, between: Callable[[], object]) -> None:
+    """From now on every call of a run is committed, its answer lost, and then tried again after `between`."""
+
+    def twice(attempt: Callable[[bool], object]) -> object:
+        attempt(False)
+        between()
+        return attempt(True)
+
+    monkeypatch.setattr(ledger, "_lasting", twice)
+
+
+def test_a_batch_that_was_committed_unheard_can_be_applied_again(
+    ledger: SqlLedger, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = plan(ledger, audience(ANNA, BORIS))
+    run = Run(ledger, campaign, clock)
+    run.send(REFUSED, Status.RETRY_WAIT, ANNA, wait=5)
+    clock.now += 10
+    lost_answer(ledger, monkeypatch, lambda: None)
+    claims = run.claim()
+    assert [claim.message.phone for claim in claims] == [ANNA, BORIS]
+    clock.now += 10
+    assert run.begin(*claims) == {}
+    assert [(each.status, each.attempts, each.last_attempt_at) for each in rows_of(ledger)] == [
+        ("in_flight", 2, clock.now),
+        ("in_flight", 1, clock.now),
+    ]
+    assert ledger.recent_starts(run.sender, 0, 10) == [clock.now - 20, clock.now, clock.now]
+    for claim in claims:
+        run.finish(claim, ACCEPTED, Status.ACCEPTED)
+    assert seen(ledger) == {ANNA: "accepted", BORIS: "accepted"}
+
+
+def test_what_stops_a_message_between_two_tries_of_a_batch_still_stops_it(
+    ledger: SqlLedger, another: Opener, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = plan(ledger, audience(ANNA, BORIS))
+    run = Run(ledger, campaign, clock)
+    run.send(REFUSED, Status.RETRY_WAIT, BORIS, wait=5)
+    tried, other = clock.now, another()
+    clock.now += 10
+    anna, boris = run.claim()
+    lost_answer(ledger, monkeypatch, lambda: other.suppress([ANNA], "campaign optout add"))
+    assert run.begin(anna, boris) == {anna.id: "suppressed"}
+    run.finish(boris, REFUSED, Status.RETRY_WAIT)
+    lost_answer(ledger, monkeypatch, lambda: other.set_state(campaign, "paused"))
+    (boris,) = run.claim()
+    assert ledger.state(campaign) == "paused"
+    other.set_state(campaign, "open")
+    clock.now += 10
+    assert run.begin(boris) == {boris.id: "paused"}
+    assert [(each.status, each.attempts, each.first_attempt_at, each.last_attempt_at) for each in rows_of(ledger)] == [
+        ("skipped", 0, 0, 0),
+        ("pending", 2, tried, clock.now - 10),
+    ]
 
 
 # --- after a crash ----------------------------------------------------------------------------------------------------

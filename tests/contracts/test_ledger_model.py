@@ -219,12 +219,13 @@ class Machine(RuleBasedStateMachine):
             each.status, each.reason = Status.UNKNOWN, "interrupted"
         self.claims.clear()
         self.flying.clear()
+        self.run = Run(self.ledger, self.run.campaign, self.clock)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         phone = data.draw(st.sampled_from(sorted(self.claims)))
-        self.ledger.release([self.claims.pop(phone).id])
+        self.ledger.release(self.run.hold, [self.claims.pop(phone).id])
         self.model.release(self.model.live()[phone])
 
     @rule(phone=st.sampled_from(PEOPLE[:3]))
@@ -304,7 +305,7 @@ def test_the_ledger_does_what_the_model_does(kind: Implementation, monkeypatch: 
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=50,
+            max_examples=kind.examples,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -20,7 +20,8 @@ from pydantic import SecretStr, ValidationError
 
 from runner.model import Message, Outcome, Reply, Verdict
 from runner.providers import PROVIDERS
-from runner.providers.base import MEND, Provider, ProviderSettings, Reason
+from runner.providers.base import Provider, ProviderSettings
+from runner.refusals import MEND, Reason
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "providers"

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faultserver import Connection, FaultServer
@@ -21,7 +22,7 @@ from pydantic import SecretStr
 from runner import engine as engine_module
 from runner.engine import Ending, Engine, Orders
 from runner.errors import LedgerError, StoppedError
-from runner.ledger.base import Applied, CampaignDraft, Finish, Intent, LedgerRow, PlannedRow
+from runner.ledger.base import Applied, CampaignDraft, Finish, Hold, Intent, LedgerRow, PlannedRow
 from runner.ledger.sql import SqlLedger, now_us
 from runner.ledger.sqlite import open_sqlite
 from runner.model import Lost, Message, Outcome, Reply, Request, Status
@@ -117,7 +118,7 @@ class Bench:
         """A run that has just begun. Its task is the run; it is over when the block is."""
         self.ledger.recover(self.campaign)
         run_id = self.ledger.begin_run(self.campaign, "this test", "hash")
-        recorder = Recorder(self.ledger, self.campaign, run_id, self.ledger.campaign("spring").sender_id)
+        recorder = Recorder(self.ledger, Hold(self.campaign, run_id, self.ledger.campaign("spring").sender_id))
         self.told = Told()
         async with Transport(connections=concurrency, timeout=timeout) as transport:
             self.engine = Engine(
@@ -249,12 +250,12 @@ async def test_the_rate_holds_at_the_provider(bench: Bench, monkeypatch: pytest.
     written: list[float] = []
     send = Transport.send
 
-    async def noted(self: Transport, request: Request, on_sent: Callable[[], None]) -> Reply | Lost:
+    async def noted(self: Transport, request: Request, on_sent: Callable[[], None], *more: Any) -> Reply | Lost:
         def sent() -> None:
             written.append(time.monotonic())
             on_sent()
 
-        return await send(self, request, sent)
+        return await send(self, request, sent, *more)
 
     monkeypatch.setattr(Transport, "send", noted)
     async with provider(bench, magic=False) as sandbox:
@@ -409,8 +410,8 @@ async def test_a_retry_after_makes_the_whole_sender_wait_and_one_request_try_the
 
 
 async def test_a_sender_that_is_refused_for_ever_gives_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.pace.FIRST_COOL_DOWN", 0.01)
-    monkeypatch.setattr("runner.pace.LONGEST_COOL_DOWN", 0.05)
+    monkeypatch.setattr("runner.cooldown.FIRST_COOL_DOWN", 0.01)
+    monkeypatch.setattr("runner.cooldown.LONGEST_COOL_DOWN", 0.05)
     async with provider(bench, Rule(Action(status=429)), magic=False) as sandbox:
         bench.plan(phones(50))
         ending = await bench.run(concurrency=4)
@@ -452,8 +453,8 @@ async def test_an_outage_of_two_seconds_costs_nobody_anything(bench: Bench) -> N
 async def test_a_message_that_cannot_be_sent_is_not_tried_for_ever(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.pace.FIRST_COOL_DOWN", 0.01)
-    monkeypatch.setattr("runner.pace.LONGEST_COOL_DOWN", 0.01)
+    monkeypatch.setattr("runner.cooldown.FIRST_COOL_DOWN", 0.01)
+    monkeypatch.setattr("runner.cooldown.LONGEST_COOL_DOWN", 0.01)
     monkeypatch.setattr(engine_module, "COOL_DOWNS_IN_A_ROW", 1000)
     bench.plan(phones(3))  # nobody listens on the discard port
     assert (await bench.run(concurrency=2, retries=2)).word == "finished"
@@ -530,12 +531,12 @@ class FailingLedger:
     def __getattr__(self, name: str) -> object:
         return getattr(self._ledger, name)
 
-    def apply(self, campaign: int, run: int, sender: int, done: Sequence[Finish], begun: Sequence[Intent]) -> Applied:
+    def apply(self, hold: Hold, done: Sequence[Finish], begun: Sequence[Intent]) -> Applied:
         if begun:
             self._left -= 1
         if self._left < 0 and (begun or self._for_good):
             raise LedgerError("database or disk is full")
-        return self._ledger.apply(campaign, run, sender, done, begun)
+        return self._ledger.apply(hold, done, begun)
 
 
 @pytest.mark.parametrize("for_good", [False, True], ids=["the last outcomes can be written", "nothing can be written"])
@@ -604,8 +605,8 @@ class SlowLedger:
     def __getattr__(self, name: str) -> object:
         return getattr(self._ledger, name)
 
-    def next_due(self, campaign: int, only: Sequence[str] | None) -> int | None:
-        due = self._ledger.next_due(campaign, only)
+    def next_due(self, hold: Hold, only: Sequence[str] | None) -> int | None:
+        due = self._ledger.next_due(hold, only)
         time.sleep(0.4)
         return due
 

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from runner.breaker import Breaker, StopWhen
 from runner.engine import Ending, Engine, Orders
-from runner.ledger.base import CampaignDraft, PlannedRow
+from runner.ledger.base import CampaignDraft, Hold, PlannedRow
 from runner.ledger.sqlite import open_sqlite
 from runner.model import Message, Outcome, Reply, Request, Status
 from runner.pace import Pace
@@ -196,7 +196,7 @@ class Wire:
         """A whole run. `url` without a path; `timeout` in seconds of the sockets."""
         self.ledger.recover(self.campaign)
         run_id = self.ledger.begin_run(self.campaign, "this test", "hash")
-        recorder = Recorder(self.ledger, self.campaign, run_id, self.ledger.campaign("faults").sender_id)
+        recorder = Recorder(self.ledger, Hold(self.campaign, run_id, self.ledger.campaign("faults").sender_id))
         build, read = self._pure(url)
         async with Transport(connections=concurrency, timeout=timeout, ssl_context=tls) as transport:
             engine = Engine(

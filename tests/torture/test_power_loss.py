@@ -21,7 +21,7 @@ import pytest
 from disk import FULL, open_database
 from sqlalchemy import Engine, event
 
-from runner.ledger.base import CampaignDraft, Finish, Intent, PlannedRow
+from runner.ledger.base import CampaignDraft, Finish, Hold, Intent, PlannedRow
 from runner.ledger.sqlite import PRAGMAS, open_sqlite
 from runner.model import Outcome, Status, Verdict
 
@@ -272,13 +272,13 @@ def _drive(ledger: Any) -> None:
         staging.settle("spring", "first")
         campaign = ledger.adopt(staging, CampaignDraft("spring", "wapim", "sender", ("Phone",), "Phone", {}, "hash"))
     sender = ledger.campaign("spring").sender_id
-    run = ledger.begin_run(campaign, "a test", "hash")
-    claims = ledger.claim(campaign, run, COMMITS, 1)
+    hold = Hold(campaign, ledger.begin_run(campaign, "a test", "hash"), sender)
+    claims = ledger.claim(hold, COMMITS, 1)
     done: list[Finish] = []
     for claim in claims:
-        ledger.apply(campaign, run, sender, done, [Intent(claim, 1)])
+        ledger.apply(hold, done, [Intent(claim, 1)])
         done = [Finish(claim.id, 1, Outcome(Verdict.ACCEPTED, queue_id=f"q{claim.id}"), Status.ACCEPTED, 2)]
-    ledger.apply(campaign, run, sender, done, [])
+    ledger.apply(hold, done, [])
 
 
 Shares = tuple[float, ...]

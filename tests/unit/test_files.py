@@ -14,17 +14,16 @@ from pathlib import Path
 import pytest
 
 from runner.errors import CampaignError, ExitCode, InputError
-from runner.files import atomic_text, atomic_write, private_folder, scratch_folder, write_bytes
+from runner.files import atomic_text, atomic_write, private_folder, write_bytes
 
 KILLED_HALF_WAY = """
 import sys, time
 from pathlib import Path
-from runner.files import atomic_write, scratch_folder
+from runner.files import atomic_write
 path = Path(sys.argv[1])
-with atomic_write(path) as handle, scratch_folder(path) as scratch:
+with atomic_write(path) as handle:
     handle.write(b"half of the new")
     handle.flush()
-    (scratch / "rows").write_bytes(b"parts")
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -91,13 +90,10 @@ def test_an_error_half_way_leaves_the_old_file_and_no_leftovers(tmp_path: Path, 
 
 def test_files_and_folders_are_private_even_under_an_open_umask(tmp_path: Path) -> None:
     target = tmp_path / "reports" / "spring" / "results.csv"
-    with umask(0):
-        with atomic_write(target) as handle:
-            temporary = next(target.parent.iterdir())
-            assert mode(temporary) == 0o600
-            handle.write(b"x")
-        with scratch_folder(target) as scratch:
-            assert mode(scratch) == 0o700
+    with umask(0), atomic_write(target) as handle:
+        temporary = next(target.parent.iterdir())
+        assert mode(temporary) == 0o600
+        handle.write(b"x")
     assert mode(target) == 0o600
     assert mode(target.parent) == 0o700
     assert mode(target.parent.parent) == 0o700
@@ -158,7 +154,7 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_writer_sweeps_its_left
         parts = [name for name in listing(tmp_path) if name.startswith(".results.csv.")]
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert len(parts) == 2
+    assert len(parts) == 1
     assert target.read_bytes() == b"second"
     assert set(parts) <= set(listing(tmp_path))
     write_bytes(target, b"new")
@@ -214,13 +210,6 @@ def test_text_is_written_with_the_line_ends_and_encoding_given(tmp_path: Path) -
     with atomic_text(target, encoding="utf-8-sig") as text:
         text.write("ş\r\nü\n")
     assert target.read_bytes() == b"\xef\xbb\xbf\xc5\x9f\r\n\xc3\xbc\n"
-
-
-def test_a_scratch_folder_is_gone_with_all_it_holds_also_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a bug"), scratch_folder(tmp_path / "results.xlsx") as scratch:
-        (scratch / "rows").write_bytes(b"x")
-        raise ValueError("a bug")
-    assert listing(tmp_path) == []
 
 
 def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:

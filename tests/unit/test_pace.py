@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtualtime import run
 
-from runner.pace import CATCH_UP, GIVE_BACK, LONGEST_COOL_DOWN, Pace, Slot, seconds_for
+from runner.cooldown import LONGEST_COOL_DOWN
+from runner.pace import CATCH_UP, GIVE_BACK, Pace, Slot, seconds_for
 from runner.units import Rate
 
 GRAIN = 1e-6  # seconds; far below the margin of a window

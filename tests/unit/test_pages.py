@@ -28,7 +28,8 @@ from pagedata import (
 )
 
 from runner import previewpage, reportpage
-from runner.attemptstats import measure
+from runner.attemptstats import Session, Timeline, measure
+from runner.drawings import timeline_svg
 from runner.ledger.base import Difference
 from runner.messagecards import Deck, Thumbnail
 from runner.model import Status
@@ -406,3 +407,15 @@ def test_a_caption_far_too_long_is_cut_and_says_so() -> None:
 
 def test_the_rows_of_the_test_report_are_what_they_say() -> None:
     assert len(rows()) == 23
+
+
+def test_after_practice_there_is_no_provider_to_ask_about_the_unknown_rows() -> None:
+    assert "campaign reconcile" not in words(report_page(report(sandbox=True)))
+
+
+def test_the_axis_of_a_short_run_ends_where_its_label_says() -> None:
+    start = 1_790_000_000_000_000
+    one = Timeline(5, (Session(start, ((3, 0, 0, 0, 0),) * 2),), None)
+    assert timeline_svg(one, "").ends == start + 12 * 5 * 1_000_000
+    full = Timeline(5, (Session(start, ((3, 0, 0, 0, 0),) * 12),), None)
+    assert timeline_svg(full, "").ends is None

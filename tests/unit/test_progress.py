@@ -200,8 +200,10 @@ def test_on_a_terminal_there_is_a_bar_with_the_numbers_that_matter(clock: Clock)
             progress.settled([Status.ACCEPTED, Status.REJECTED, Status.UNKNOWN][max(0, i - 7)])
         progress.close()
     last = seen[0].rstrip().split("\r")[-1]
-    assert re.fullmatch(r"100%\|█{20}\| 20/20  8 sent, 1 failed, 1 unknown, 2\.0/s", last)
-    assert " 50%|" in seen[0]  # where an earlier run had left it
+    assert re.fullmatch(r"100%\|█+\| 20 of 20, 2\.0/s, 1 failed, 1 unknown", last)
+    assert re.match(r"\s*50%\|█+ +\| 10 of 20", seen[0])  # where an earlier run had left it
+    for percent, done in re.findall(r"(\d+)%\|[^|]*\| (\d+) of 20", seen[0]):
+        assert int(percent) == int(done) * 5  # the bar and the words beside it agree
 
 
 def test_a_note_stands_above_the_bar_and_the_bar_goes_on_below(clock: Clock) -> None:
@@ -213,7 +215,7 @@ def test_a_note_stands_above_the_bar_and_the_bar_goes_on_below(clock: Clock) -> 
         progress.close()
     shown = seen[0].replace("\r\n", "\n")
     assert "told to slow down: waiting 3 s\n" in shown
-    assert "2/2" in shown[shown.index("waiting") :]
+    assert "2 of 2" in shown[shown.index("waiting") :]
 
 
 @pytest.mark.parametrize("columns", [20, 40, 79, 200])
@@ -241,5 +243,5 @@ def test_a_run_that_is_stopped_leaves_the_bar_where_it_is(clock: Clock) -> None:
         progress = open_progress(Tally(10, [], clock), stream=screen.stream)
         progress.settled(Status.ACCEPTED)
         progress.close()
-    assert "1/10" in seen[0]
+    assert "1 of 10" in seen[0]
     assert seen[0].endswith("\n")

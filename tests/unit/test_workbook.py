@@ -367,3 +367,17 @@ def test_a_damaged_workbook_is_an_input_error(tmp_path: Path) -> None:
         ("xl/_rels/workbook.xml.rels", lambda _: b"<Relationships/>"),
     ):
         assert "damaged" in refused(edited(path, part, change)), part
+
+
+@pytest.mark.parametrize("reference", [' r="%d"', ""])
+@pytest.mark.parametrize("value", ['<c r="A%d"><v>1</v></c>', "<c><v>1</v></c>"])
+def test_a_sheet_with_more_rows_than_there_can_be_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str, value: str
+) -> None:
+    monkeypatch.setattr(workbook_guard, "MAX_ROWS", 1000)
+    monkeypatch.setattr(workbook_guard, "_BLOCK", 10_000)
+    line = f"<row{reference}>{value}</row>"
+    many = "".join(line.replace("%d", str(number)) for number in range(3, 5000))
+    path = with_row(table(tmp_path, [("Phone",), ("1",)]), many + "<never read, or it would be called damaged")
+    with pytest.raises(ConfinedError, match="more than the 1,000 rows that a worksheet can have"):
+        workbook_guard.scan_sheet(path, "Customers")

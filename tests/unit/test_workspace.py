@@ -111,3 +111,39 @@ def test_a_file_that_names_none_is_refused(content: bytes | None, says: str, tmp
         (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(InputError, match=says):
         campaign_name_from(str(tmp_path / "a.yaml"))
+
+
+URL = "postgresql://anna:hunter2-x@db.example.com/campaigns"
+
+
+@pytest.mark.parametrize(
+    ("option", "environment", "dotenv", "expected"),
+    [
+        ("", "", "", "ROOT/reports/ledger.sqlite3"),
+        ("", "", URL, URL),
+        ("", "shared.sqlite3", URL, "ROOT/shared.sqlite3"),
+        ("mine.sqlite3", URL, URL, "HERE/mine.sqlite3"),
+        (URL, "shared.sqlite3", "", URL),
+    ],
+    ids=["nothing said", ".env", "environment over .env", "option over both", "option"],
+)
+def test_the_ledger_lies_where_it_was_said_to_be(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    environment: str,
+    dotenv: str,
+    expected: str,
+) -> None:
+    root, here = tmp_path / "root", tmp_path / "here"
+    root.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("CAMPAIGN_LEDGER", environment) if environment else monkeypatch.delenv("CAMPAIGN_LEDGER", False)
+    if dotenv:
+        (root / ".env").write_text(f"CAMPAIGN_LEDGER={dotenv}\n")
+    place = find_workspace(None, root, ledger=option)
+    assert str(place.ledger_place()) == expected.replace("ROOT", str(root)).replace("HERE", str(here))
+    practice = find_workspace(None, root, sandbox=True, ledger=option)
+    assert practice.ledger_place() == root / "reports" / "sandbox.sqlite3"
+    assert "hunter2" not in repr(place)

@@ -1,0 +1,1 @@
+"""The cluster run with its real parts: PostgreSQL, Dask worker processes, the stand-in provider."""
