@@ -2,18 +2,19 @@
 # Another Python: make clean, then make PYTHON=python3.13 test.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv/bin
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture check lint lock docs clean env-run env-test
+.PHONY: help demo test torture check lint lock docs bench bench-quick clean env-run env-test
 
 help: ## this list
 	@echo "make <what>, where <what> is one of"
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  %-7s %s\n' "$$name" "$$text"; done
+		printf '  %-11s %s\n' "$$name" "$$text"; done
 
 demo: env-run ## set up, then run a whole campaign against the sandbox: nothing leaves this machine
 	@$(VENV)/python tools/demo.py
@@ -37,6 +38,12 @@ lock: ## pin the dependencies of pyproject.toml anew (LOCK_ARGS="--upgrade" for 
 
 docs: env-run ## write docs/campaign-file.md anew from the program's own models
 	@$(VENV)/python tools/docs.py
+
+bench: env-test ## measure everything beside its peers, write benchmarks/results/ and docs/performance.md (BENCH_ARGS="--rounds 2")
+	@$(VENV)/python -m benchmarks all $(BENCH_ARGS); code=$$?; $(VENV)/python -m benchmarks docs && exit $$code
+
+bench-quick: env-test ## the same in small, on the terminal only: under two minutes
+	@$(VENV)/python -m benchmarks all --quick $(BENCH_ARGS)
 
 clean: ## remove .venv and caches; reports/ stays, for its ledger knows who was sent what
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
