@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -94,13 +94,8 @@ def test_scheduler_and_workers_of_compose_meet_at_one_address() -> None:
 # --- Kubernetes -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("kubernetes_validate") is None, reason="the package kubernetes-validate is not installed"
-)
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_a_manifest_fits_the_schema_of_kubernetes(path: Path) -> None:
-    import kubernetes_validate  # type: ignore[import-not-found,unused-ignore]  # only where somebody has installed it
-
     for each in yaml.safe_load_all(path.read_text()):
         kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
 
