@@ -11,34 +11,33 @@ from sqlalchemy import Connection, TextClause, bindparam, text
 
 from runner.errors import LedgerError
 from runner.ledger.base import TAKEN_OVER, Applied, Finish, Hold, Intent
+from runner.ledger.bulk import run_many
 
 # 'unknown' as well: a reply that comes in after another run has given the row up is better evidence than that. The attempt's
 # number must be the row's last one: a late reply says nothing about a row that a person has queued again.
-_FINISH = text(
+_FINISH = (
     "UPDATE recipients SET status = :status, reason = :reason, detail = :detail, code = :code, queue_id = :queue_id, "
     "not_before = :not_before WHERE id = :id AND attempts = :number AND status IN ('in_flight', 'unknown')"
 )
-_FINISH_ATTEMPT = text(
+_FINISH_ATTEMPT = (
     "UPDATE attempts SET finished_at = :finished_at, verdict = :verdict, reason = :reason, code = :code, detail = :detail "
     "WHERE recipient_id = :id AND number = :number"
 )
-_INTENT = text(
+_INTENT = (
     "UPDATE recipients SET status = 'in_flight', attempts = :number, last_attempt_at = :at, "
     "first_attempt_at = CASE WHEN first_attempt_at = 0 THEN :at ELSE first_attempt_at END "
     "WHERE id = :id AND status = 'claimed' AND run_id = :run"
 )
-_INTENT_ATTEMPT = text(
-    "INSERT INTO attempts (recipient_id, number, run_id, sender_id, started_at) VALUES (:id, :number, :run, :sender, :at)"
-)
+_INTENT_ATTEMPT = "INSERT INTO attempts (recipient_id, number, run_id, sender_id, started_at) VALUES (:id, :number, :run, :sender, :at)"
 # The earlier try of an apply whose answer was lost may have been committed. No byte was sent for it: taken back whole, and
 # then begun (or refused) like any other. The moment, in microseconds, tells its attempt from any other of this run.
-_TAKE_BACK = text(
+_TAKE_BACK = (
     "UPDATE recipients SET status = 'claimed', attempts = :number - 1, "
     "first_attempt_at = CASE WHEN :number = 1 THEN 0 ELSE first_attempt_at END, last_attempt_at = coalesce(("
     "SELECT max(a.started_at) FROM attempts a WHERE a.recipient_id = recipients.id AND a.number < :number), 0) "
     "WHERE id = :id AND status = 'in_flight' AND attempts = :number AND run_id = :run AND last_attempt_at = :at"
 )
-_TAKE_BACK_ATTEMPT = text(
+_TAKE_BACK_ATTEMPT = (
     "DELETE FROM attempts WHERE recipient_id = :id AND number = :number AND run_id = :run AND started_at = :at "
     "AND finished_at = 0 AND EXISTS "
     "(SELECT 1 FROM recipients r WHERE r.id = :id AND r.status = 'claimed' AND r.run_id = :run AND r.attempts = :number - 1)"
@@ -46,14 +45,14 @@ _TAKE_BACK_ATTEMPT = text(
 _SUPPRESSED = text("SELECT phone FROM suppressions WHERE phone IN :phones AND campaign_id IN (0, :c)").bindparams(
     bindparam("phones", expanding=True)
 )
-_OPTED_OUT = text(
+_OPTED_OUT = (
     "UPDATE recipients SET status = CASE WHEN attempts = 0 THEN 'skipped' ELSE 'not_sent' END, "
     "reason = 'suppressed', detail = 'opted out after planning', run_id = NULL "
     "WHERE id = :id AND status = 'claimed' AND run_id = :run"
 )
 # What waited for a retry waits again; `not_before` is 0 for everybody else.
 RELEASED = "CASE WHEN not_before > 0 THEN 'retry_wait' ELSE 'pending' END"
-_RELEASE = text(
+_RELEASE = (
     f"UPDATE recipients SET status = {RELEASED}, run_id = NULL WHERE id = :id AND status = 'claimed' AND run_id = :run"
 )
 
@@ -109,7 +108,7 @@ def apply(
 def release(connection: Connection, hold: Hold, ids: Sequence[int]) -> None:
     """Rows claimed in this run's name that were not sent after all wait again."""
     if ids:
-        connection.execute(_RELEASE, [{"id": key, "run": hold.run_id} for key in ids])
+        run_many(connection, _RELEASE, [{"id": key, "run": hold.run_id} for key in ids])
 
 
 def _finish(connection: Connection, finishes: Sequence[Finish]) -> None:
@@ -128,8 +127,8 @@ def _finish(connection: Connection, finishes: Sequence[Finish]) -> None:
         }
         for finish in finishes
     ]
-    connection.execute(_FINISH, rows)
-    connection.execute(_FINISH_ATTEMPT, rows)
+    run_many(connection, _FINISH, rows)
+    run_many(connection, _FINISH_ATTEMPT, rows)
 
 
 def _refusals(connection: Connection, hold: Hold, state: str, intents: Sequence[Intent]) -> dict[int, str]:
@@ -156,23 +155,23 @@ def _rows(hold: Hold, intents: Sequence[Intent]) -> list[dict[str, int]]:
 
 def _take_back(connection: Connection, hold: Hold, intents: Sequence[Intent]) -> None:
     rows = _rows(hold, intents)
-    connection.execute(_TAKE_BACK, rows)
-    connection.execute(_TAKE_BACK_ATTEMPT, rows)
+    run_many(connection, _TAKE_BACK, rows)
+    run_many(connection, _TAKE_BACK_ATTEMPT, rows)
 
 
 def _begin(connection: Connection, hold: Hold, intents: Sequence[Intent]) -> None:
     rows = _rows(hold, intents)
-    changed = connection.execute(_INTENT, rows).rowcount
+    changed = run_many(connection, _INTENT, rows)
     if changed != len(rows):
         raise LedgerError(
             f"{len(rows) - changed} of {len(rows)} recipients about to be sent are no longer held by this run: "
             "another program has changed the ledger; nothing was sent to them"
         )
-    connection.execute(_INTENT_ATTEMPT, rows)
+    run_many(connection, _INTENT_ATTEMPT, rows)
 
 
 def _refuse(connection: Connection, hold: Hold, refused: Mapping[int, str]) -> None:
     opted_out = [{"id": key, "run": hold.run_id} for key, why in refused.items() if why == "suppressed"]
     if opted_out:
-        connection.execute(_OPTED_OUT, opted_out)
+        run_many(connection, _OPTED_OUT, opted_out)
     release(connection, hold, [key for key, why in refused.items() if why != "suppressed"])
