@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from runner.campaign import Campaign
 from runner.errors import InputError, Problem
 from runner.ledger.staging import Staging
-from runner.media import ImageVerdict, MediaPolicy, check_all, check_images
 from runner.moments import moment_text
 from runner.pace import seconds_for
+
+if TYPE_CHECKING:
+    from runner.media import ImageVerdict, MediaPolicy
 
 NAMED = 50  # unusable images that are named
 _DAY = 24 * 3600.0
@@ -42,6 +45,8 @@ class ImageReport:
 
 def policy_of(campaign: Campaign, rows: int) -> MediaPolicy:
     """Links must outlive the campaign by a day: providers queue."""
+    from runner.media import MediaPolicy
+
     wait = max(0.0, (campaign.start_at or 0.0) - time.time())
     return MediaPolicy(
         limit_bytes=campaign.provider.abilities.image_limit,
@@ -56,6 +61,8 @@ def check_plan(campaign: Campaign, staging: Staging, note: Callable[[str], None]
     Raises InputError for an unusable `image_hosts` entry.
     """
     import asyncio
+
+    from runner.media import check_images  # and with it aiohttp, which most plans never need
 
     report = ImageReport()
     bad: list[ImageVerdict] = []
@@ -79,5 +86,7 @@ def check_plan(campaign: Campaign, staging: Staging, note: Callable[[str], None]
 
 def pictures(campaign: Campaign, addresses: list[str]) -> dict[str, ImageVerdict]:
     """Small pictures for a page, address to a verdict with `thumbnail`; those that cannot be fetched are left out."""
+    from runner.media import check_all
+
     verdicts = check_all(addresses, policy_of(campaign, 0), clock=time.time, want_bytes=True)
     return {url: verdict for url, verdict in verdicts.items() if verdict.ok and verdict.thumbnail is not None}

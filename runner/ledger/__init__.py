@@ -1,12 +1,17 @@
-"""The ledger: one durable row per recipient. `open_ledger` chooses the database."""
+"""The ledger: one durable row per recipient. `open_ledger` chooses the database.
+
+SQLAlchemy is imported with the first ledger that is opened: the confined process knows a ledger's types only.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.ledger.address import is_address
-from runner.ledger.sql import SqlLedger
-from runner.ledger.sqlite import open_sqlite
+
+if TYPE_CHECKING:
+    from runner.ledger.sql import SqlLedger
 
 
 def open_ledger(place: Path | str, *, create: bool) -> SqlLedger:
@@ -21,4 +26,6 @@ def open_ledger(place: Path | str, *, create: bool) -> SqlLedger:
         from runner.ledger.postgres import open_postgres
 
         return open_postgres(place, create=create)
+    from runner.ledger.sqlite import open_sqlite
+
     return open_sqlite(Path(place), create=create)

@@ -28,7 +28,10 @@ _INTENT = (
     "first_attempt_at = CASE WHEN first_attempt_at = 0 THEN :at ELSE first_attempt_at END "
     "WHERE id = :id AND status = 'claimed' AND run_id = :run"
 )
-_INTENT_ATTEMPT = "INSERT INTO attempts (recipient_id, number, run_id, sender_id, started_at) VALUES (:id, :number, :run, :sender, :at)"
+_INTENT_ATTEMPT = (
+    "INSERT INTO attempts (recipient_id, number, run_id, sender_id, started_at) "
+    "VALUES (:id, :number, :run, :sender, :at)"
+)
 # The earlier try of an apply whose answer was lost may have been committed. No byte was sent for it: taken back whole, and
 # then begun (or refused) like any other. The moment, in microseconds, tells its attempt from any other of this run.
 _TAKE_BACK = (
