@@ -14,6 +14,7 @@ from cluster.clusterbench import FULL, Bench, Process, crowd, most_in, size, unt
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 ROWS = size(300, 20_000)
+LONG = size(1200, 20_000)  # rows that leave a newcomer time to start: up to 10 s on a busy machine
 RATE = size(60, 400)
 WORKERS = size(2, 4)
 CONCURRENCY = size(40, 120)
@@ -31,12 +32,12 @@ def start(bench: Bench, *, rows: int = ROWS) -> Process:
     return run
 
 
-def judge(bench: Bench, run: Process, *, unknown_at_most: int = 0, stalled: float = 0.0) -> None:
+def judge(bench: Bench, run: Process, *, rows: int = ROWS, unknown_at_most: int = 0, stalled: float = 0.0) -> None:
     """The end of a run that had to go on by itself."""
     run.must(0, 1)
-    statuses = bench.judge("spring", ROWS, unknown_at_most=unknown_at_most)
+    statuses = bench.judge("spring", rows, unknown_at_most=unknown_at_most)
     stamps, arrivals = bench.stamps(), [at for at, _ in bench.seen("spring")]
-    elapsed, ideal = (arrivals[-1] - arrivals[0]) / 1e6, ROWS / RATE
+    elapsed, ideal = (arrivals[-1] - arrivals[0]) / 1e6, rows / RATE
     most = most_in(stamps, 1_000_000_000)
     print(
         f"{dict(statuses)}, {elapsed:.1f} s ({elapsed / ideal:.3f} of ideal), sent at most {most} in a second, "
@@ -79,10 +80,10 @@ def test_a_frozen_worker_that_wakes_sends_nothing_that_others_have_taken_over(be
 
 
 def test_a_worker_that_joins_takes_its_share(bench: Bench) -> None:
-    run = start(bench)
+    run = start(bench, rows=LONG)
     joined = bench.worker()
     pid = joined.child()
-    judge(bench, run)
+    judge(bench, run, rows=LONG)
     assert (bench.root / "stamps" / f"{pid}.stamps").read_text().count("\n") > 0
 
 
