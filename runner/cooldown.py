@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
+
+from runner.turns import Turn
 
 FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 1.0, 60.0  # seconds
 WORTH_TELLING = 0.5  # seconds; the refusals of one batch lengthen the wait by milliseconds each
@@ -51,3 +54,27 @@ class CoolDown:
 
     def _left_since(self, left_at: float | None) -> bool:
         return left_at is None or left_at > self._began
+
+
+class Cooled:
+    """The part of a gate that is about the sender as a whole. Who waits for a change of any kind waits for `_changed`."""
+
+    _cool: CoolDown
+    _changed: asyncio.Event
+
+    def cool_down(self, asked: float | None = None, slot: Turn | None = None) -> float:
+        """The provider refused `slot`'s request: everybody here waits. `asked`: its Retry-After. See `CoolDown.begin`.
+
+        Other machines see it with their next slots, once the ledger has been told.
+        """
+        return self._cool.begin(asked, slot.left_at if slot is not None else None)
+
+    def reached(self, slot: Turn | None = None) -> None:
+        """A reply to `slot`'s request that is not a refusal of the whole sender: back to the full rate."""
+        if self._cool.reached(slot.left_at if slot is not None else None):
+            self._changed.set()
+
+    @property
+    def cool_downs_in_a_row(self) -> int:
+        """How often in a row the sender has been cooled down here without a good reply in between."""
+        return self._cool.in_a_row

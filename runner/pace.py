@@ -18,8 +18,7 @@ from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from runner.cooldown import CoolDown
-from runner.turns import Turn
+from runner.cooldown import CoolDown, Cooled
 from runner.units import Rate
 
 MARGIN = 0.002  # seconds added to every window: timers and clocks have a grain of 1 ms
@@ -99,7 +98,7 @@ class Slot:
         self.answered(complete=False)
 
 
-class Pace:
+class Pace(Cooled):
     """The budget of one sender. `recent` are ages in seconds of its last requests (of earlier runs, too), oldest first."""
 
     def __init__(
@@ -235,22 +234,6 @@ class Pace:
         for window, (place, _) in zip(self._windows, places, strict=True):
             if window.stamps[place] == stamp:  # not yet handed on to the next request in this place
                 window.stamps[place] = stamp + min(excess, window.longest_correction)
-
-    # --- the sender as a whole ------------------------------------------------------------------------------------------
-
-    def cool_down(self, asked: float | None = None, slot: Turn | None = None) -> float:
-        """The provider refused `slot`'s request: everybody waits. `asked`: its Retry-After. See `CoolDown.begin`."""
-        return self._cool.begin(asked, slot.left_at if slot is not None else None)
-
-    def reached(self, slot: Turn | None = None) -> None:
-        """A reply to `slot`'s request that is not a refusal of the whole sender: back to the full rate."""
-        if self._cool.reached(slot.left_at if slot is not None else None):
-            self._changed.set()
-
-    @property
-    def cool_downs_in_a_row(self) -> int:
-        """How often in a row the sender has been cooled down without a good reply in between."""
-        return self._cool.in_a_row
 
 
 def shortest(rates: Sequence[Rate]) -> Rate | None:

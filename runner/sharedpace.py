@@ -20,10 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from runner.cooldown import CoolDown
+from runner.cooldown import CoolDown, Cooled
 from runner.ledger.slots import Budget, Granted, Slots
 from runner.pace import MARGIN, POLL, shortest
-from runner.turns import Turn
 from runner.units import Rate
 
 SLACK = 0.03  # of the shortest window
@@ -121,7 +120,7 @@ class SharedSlot:
         self.answered(complete=False)
 
 
-class SharedPace:
+class SharedPace(Cooled):
     """The gate of one process to one sender's shared budget. `take` asks the ledger for slots."""
 
     def __init__(
@@ -284,22 +283,6 @@ class SharedPace:
         for i in range(granted.n):
             ahead = granted.delay + i * granted.gap
             insort(self._pool, _Moment(heard + ahead, asked + ahead + self._slack, first))
-
-    # --- the sender as a whole ------------------------------------------------------------------------------------------
-
-    def cool_down(self, asked: float | None = None, slot: Turn | None = None) -> float:
-        """Everybody here waits; others see it with their next slots, once the ledger has been told. See `CoolDown.begin`."""
-        return self._cool.begin(asked, slot.left_at if slot is not None else None)
-
-    def reached(self, slot: Turn | None = None) -> None:
-        """A reply that is not a refusal of the whole sender."""
-        if self._cool.reached(slot.left_at if slot is not None else None):
-            self._changed.set()
-
-    @property
-    def cool_downs_in_a_row(self) -> int:
-        """How often in a row the sender has been cooled down here without a good reply in between."""
-        return self._cool.in_a_row
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

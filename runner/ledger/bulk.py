@@ -7,13 +7,16 @@ whole number or bytes already.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
+from typing import TypeVar
 
 from sqlalchemy import Connection, Table
 
+V = TypeVar("V")
 
-def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+
+def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
     """Insert rows of values for the columns `names` of `table`, in the connection's transaction."""
     if not rows:
         return
@@ -21,9 +24,7 @@ def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows
     columns = ", ".join(map(quote, names))
     if connection.dialect.name != "postgresql":
         places = ", ".join("?" * len(names))
-        connection.exec_driver_sql(
-            f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({places})", list(map(tuple, rows))
-        )
+        connection.exec_driver_sql(f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({places})", list(rows))
         return
     driver = connection.connection.driver_connection
     assert driver is not None  # noqa: S101 - a connection in use has one
@@ -32,11 +33,11 @@ def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows
             copy.write_row(row)
 
 
-def run_many(connection: Connection, statement: str, rows: Sequence[Mapping[str, object]]) -> int:
+def run_many(connection: Connection, statement: str, rows: list[dict[str, V]]) -> int:
     """Run a statement with `:name` places once for each of `rows` (at least one). Returns how many rows it changed."""
     if connection.dialect.name == "postgresql":
         statement = _for_psycopg(statement)
-    return connection.exec_driver_sql(statement, list(map(dict, rows))).rowcount
+    return connection.exec_driver_sql(statement, rows).rowcount
 
 
 @cache

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
 
-from sqlalchemy import Connection, Row, Table, func, select, text
+from sqlalchemy import Connection, Table, func, select, text
 
 from runner.errors import LedgerError
 from runner.ledger.bulk import insert_rows
@@ -47,10 +46,10 @@ def _refuse_unless_empty(connection: Connection, target: SqlLedger) -> None:
             )
 
 
-def _pages(connection: Connection, table: Table) -> Iterator[list[Row[Any]]]:
+def _pages(connection: Connection, table: Table) -> Iterator[list[tuple[object, ...]]]:
     # In the order of the keys, so that the new table is as compact as the old one.
     found = connection.execute(select(table).order_by(*table.primary_key), execution_options={"yield_per": PAGE})
-    while page := list(islice(found, PAGE)):
+    while page := [tuple(row) for row in islice(found, PAGE)]:
         yield page
 
 

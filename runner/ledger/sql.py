@@ -79,18 +79,6 @@ class SqlLedger(LedgerReader):
             bring_up(connection, self._name)
         return True
 
-    def pause_sender(self, sender_id: int, until: int) -> None:
-        """Remember that the provider told this sender to wait, so that a restart waits as well."""
-
-        def attempt(_: bool) -> None:
-            with self._guarded(self._write) as connection:
-                connection.execute(
-                    text("UPDATE senders SET paused_until = :until WHERE id = :id AND paused_until < :until"),
-                    {"until": until, "id": sender_id},
-                )
-
-        self._lasting(attempt)
-
     def set_state(self, campaign_id: int, state: str) -> None:
         """open, paused or cancelled; a live run sees it with its next batch."""
         with self._guarded(self._write) as connection:

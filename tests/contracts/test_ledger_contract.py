@@ -34,6 +34,7 @@ from ledgers import (
 from runner.errors import LedgerError, TakenOverError, UnknownCampaignError
 from runner.ledger.base import Claim, Counts, Finish, Intent, LedgerRow, PartitionHold
 from runner.ledger.schema import partitions
+from runner.ledger.slots import Slots
 from runner.ledger.sql import SqlLedger
 from runner.model import Outcome, Status, Verdict
 
@@ -886,9 +887,10 @@ def test_the_senders_cool_down_is_remembered_and_never_shortened(ledger: SqlLedg
     plan(ledger, audience(ANNA))
     sender = ledger.campaign("spring").sender_id
     assert ledger.sender(sender).paused_until == 0
-    ledger.pause_sender(sender, 500)
-    ledger.pause_sender(sender, 300)
-    assert ledger.sender(sender).paused_until == 500
+    Slots(ledger, sender).pause(50.0)
+    until = ledger.sender(sender).paused_until
+    Slots(ledger, sender).pause(30.0)
+    assert ledger.sender(sender).paused_until == until > 0
 
 
 def test_the_same_account_is_the_same_sender_in_every_campaign(ledger: SqlLedger) -> None:
