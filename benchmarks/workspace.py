@@ -103,10 +103,13 @@ class Workspace:
         in_flight: int | None = None,
         rate: str | Sequence[str] = "unlimited",
         formats: Sequence[str] = ("csv",),
+        keep: bool = True,
     ) -> None:
         """The campaign file. Without `in_flight` the provider's own default holds."""
         own: dict[str, object] = {"phone_id": "100000000000042"} if provider == "zixflow" else {}
         send: dict[str, object] = {"rate": rate if isinstance(rate, str) else list(rate), "timeout": "30s"}
+        if keep:
+            send["keep_connections"] = True
         if in_flight is not None:
             send["concurrency"] = in_flight
         content = {

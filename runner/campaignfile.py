@@ -219,6 +219,12 @@ class SendBlock(Block):
     concurrency: int | None = Field(
         None, description="Requests in flight at most. Default: the provider's.", ge=1, le=1000, examples=[5]
     )
+    keep_connections: bool = Field(
+        False,
+        description="Use a connection to the provider for many requests. Faster by far above some hundred messages a second; "
+        "a provider that lets go of a connection at the wrong moment makes an unknown. Default: one for each request.",
+        examples=[True],
+    )
     timeout: Duration = Field(
         30.0, description="One request's time, from connecting to the last byte of the reply.", gt=0, examples=["30s"]
     )

@@ -275,6 +275,7 @@ class _Driver:
             rates=tuple(campaign.rates),
             concurrency=math.ceil(campaign.concurrency / slots),
             timeout=send.timeout,
+            keep_connections=send.keep_connections,
             policy=RetryPolicy(send.retries, send.backoff),
             deadline=self._s.deadline,
             stop_when=send.stop_when.limits(),

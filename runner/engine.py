@@ -27,7 +27,8 @@ from runner.retry import RetryPolicy, decide
 from runner.transport import LATE, Transport
 from runner.turns import Gate, Turn
 
-CLAIM_AT_MOST = 256  # rows held at once beyond those in flight (measured: larger batches are no faster)
+CLAIM_AT_MOST = 512  # rows held at once beyond those in flight
+CLAIMED_AHEAD = 4  # claims of so many times the requests in flight: a claim is a commit as well
 POLL_SECONDS = 0.5  # how soon a pause, cancel or deadline is noticed while nothing else happens
 LONGEST_RETRY_AFTER = 3600.0  # a provider that asks for more is better continued by a person
 COOL_DOWNS_IN_A_ROW = 12  # about eight minutes of nothing but refusals of the whole sender
@@ -108,7 +109,7 @@ class Engine:
         self._queue: asyncio.Queue[Claim | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._flight = _Flight()
-        self._low = min(CLAIM_AT_MOST // 2, max(orders.concurrency, 4))  # fewer left in the queue: refill
+        self._low = min(CLAIM_AT_MOST // 4, max(orders.concurrency, 4))  # fewer left in the queue: refill
         self._side_tasks: set[asyncio.Task[None]] = set()
 
     # --- from outside ---------------------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class Engine:
 
     async def _feed(self) -> None:
         """Keep the queue filled until nobody waits any more."""
-        batch = 2 * self._low
+        batch = min(CLAIM_AT_MOST, CLAIMED_AHEAD * self._low)
         while self._ending is None:
             self._changed.clear()
             if self._queue.qsize() >= self._low:

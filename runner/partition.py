@@ -55,6 +55,7 @@ class PartitionTask:
     rates: tuple[Rate, ...]
     concurrency: int
     timeout: float
+    keep_connections: bool
     policy: RetryPolicy
     deadline: int | None
     stop_when: StopWhen
@@ -130,7 +131,7 @@ async def _send(
     recorder = Recorder(ledger, Hold(task.campaign_id, task.run_id, task.sender_id, hold), company=COMPANY)
     async with (
         open_shared_pace(Slots(ledger, task.sender_id), task.rates, _lead, rebuild=False) as pace,
-        Transport(connections=task.concurrency, timeout=task.timeout) as transport,
+        Transport(connections=task.concurrency, timeout=task.timeout, keep=task.keep_connections) as transport,
     ):
         engine = Engine(
             recorder=recorder,

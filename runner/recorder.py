@@ -1,8 +1,12 @@
 """Group commit: what the engine wants recorded goes to the ledger in batches, from one writer thread.
 
 A batch is committed as soon as the one before is: with 50 requests in flight 50 intents share one sync of the disk, and a
-single request waits for one. Outcomes go first in their batch, so when an intent is durable the worker's previous outcome
-is too: never more rows in flight in the ledger than requests in flight.
+single request waits for one. Where several come together, the next few milliseconds' worth are waited for: without that half
+of the workers wait for a commit while the others' replies come in, and there are twice as many commits and hand-overs between
+the threads (measured: a third more messages a second).
+
+Outcomes go first in their batch, so when an intent is durable the worker's previous outcome is too: never more rows in
+flight in the ledger than requests in flight.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ from runner.ledger.sql import SqlLedger
 
 T = TypeVar("T")
 
-BLOCK_SECONDS = 0.003  # in which those who were given slots together ask for their commit
+BLOCK_SECONDS = (
+    0.003  # in which those who were given slots together, or whose replies came together, ask for their commit
+)
+DENSE = 2  # intents in a batch; after more than these the next batch is waited for
 
 
 class Recorder:
@@ -33,7 +40,8 @@ class Recorder:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._finishes: list[Finish] = []
         self._intents: list[Intent] = []
-        self._batch: asyncio.Future[Applied] | None = None
+        self._waiting: list[asyncio.Future[Applied]] = []  # one for each intent
+        self._dense = False
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -51,13 +59,12 @@ class Recorder:
         """Returns when the intent is durable (None), or the word for why a last gate refused it. Raises LedgerError."""
         if self.failed is not None:
             raise self.failed
-        if self._batch is None:
-            self._batch = asyncio.get_running_loop().create_future()
+        durable: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
         self._intents.append(intent)
-        batch = self._batch
+        self._waiting.append(durable)
         self._asked.set()
         self._wake()
-        applied = await asyncio.shield(batch)
+        applied = await durable
         return applied.refused.get(intent.claim.id)
 
     def finish(self, finish: Finish) -> None:
@@ -121,37 +128,39 @@ class Recorder:
             await self._work.wait()
             self._work.clear()
             while self._finishes or self._intents:
-                if self._company:
-                    await self._gather()
+                await self._gather()
                 self._asked.clear()
                 finishes, self._finishes = self._finishes, []
                 intents, self._intents = self._intents, []
-                batch, self._batch = self._batch, None
+                waiting, self._waiting = self._waiting, []
+                self._dense = len(intents) > DENSE
                 try:
                     applied = await self.call(lambda f=finishes, i=intents: self._ledger.apply(self._hold, f, i))  # type: ignore[misc]  # defaults bind the loop's values
                 except BaseException as error:
-                    self._fail(error, finishes, batch)
+                    self._fail(error, finishes, waiting)
                     return
                 self.state = applied.state
-                if batch is not None:
-                    batch.set_result(applied)
+                for durable in waiting:
+                    if not durable.done():
+                        durable.set_result(applied)
             self._idle.set()
 
     async def _gather(self) -> None:
         """A commit over the network is worth waiting for others: outcomes for an intent, the first intent of a block of slots
         for the rest of it (measured with PostgreSQL: half the commits)."""
-        if not self._intents:
+        if self._company and not self._intents:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), self._company)
-        await asyncio.sleep(BLOCK_SECONDS)
+        if self._company or self._dense:
+            await asyncio.sleep(BLOCK_SECONDS)
 
-    def _fail(self, error: BaseException, finishes: list[Finish], batch: asyncio.Future[Applied] | None) -> None:
+    def _fail(self, error: BaseException, finishes: list[Finish], waiting: list[asyncio.Future[Applied]]) -> None:
         """Nothing more is begun; outcomes are kept for a last try at the end."""
         self.failed = error
         self._finishes = finishes + self._finishes
-        for waiting in (batch, self._batch):
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(error)
-                waiting.exception()  # somebody may have stopped waiting; that is no news then
+        for durable in (*waiting, *self._waiting):
+            if not durable.done():
+                durable.set_exception(error)
+                durable.exception()  # somebody may have stopped waiting; that is no news then
         self._idle.set()
         self._on_failure(error)

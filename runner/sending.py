@@ -16,7 +16,7 @@ from runner.breaker import Breaker
 from runner.campaign import Campaign
 from runner.engine import Ending, Engine, Orders
 from runner.errors import InputError
-from runner.eventloop import loop_factory, steady_clock
+from runner.eventloop import collected_seldom, loop_factory, steady_clock
 from runner.ledger.base import Hold
 from runner.ledger.slots import Slots
 from runner.ledger.sql import SqlLedger, now_us
@@ -55,7 +55,7 @@ class Sending:
     def run_here(self, limit: int | None) -> Ending:
         """The same, in this process."""
         try:
-            with asyncio.Runner(loop_factory=loop_factory()) as loop:
+            with collected_seldom(), asyncio.Runner(loop_factory=loop_factory()) as loop:
                 return loop.run(self._drive(limit))
         finally:
             end_orderly_on_signals()
@@ -78,7 +78,11 @@ class Sending:
         recorder = Recorder(self.ledger, Hold(self.campaign_id, self.run_id, sender_id))
         async with (
             self._gate(sender_id) as gate,
-            Transport(connections=campaign.concurrency, timeout=campaign.send.timeout) as transport,
+            Transport(
+                connections=campaign.concurrency,
+                timeout=campaign.send.timeout,
+                keep=campaign.send.keep_connections,
+            ) as transport,
         ):
             engine = Engine(
                 recorder=recorder,

@@ -7,6 +7,7 @@ whole number or bytes already.
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Sequence
 from functools import cache
 from typing import TypeVar
@@ -36,8 +37,10 @@ def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows
 def run_many(connection: Connection, statement: str, rows: list[dict[str, V]]) -> int:
     """Run a statement with `:name` places once for each of `rows` (at least one). Returns how many rows it changed."""
     if connection.dialect.name == "postgresql":
-        statement = _for_psycopg(statement)
-    return connection.exec_driver_sql(statement, rows).rowcount
+        return connection.exec_driver_sql(_for_psycopg(statement), rows).rowcount
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the only other driver there is
+    return driver.executemany(statement, rows).rowcount
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import orjson
 from sqlalchemy import Connection, bindparam, text
 
 from runner.errors import TakenOverError
@@ -20,10 +21,19 @@ _CLAIM = (
     "UPDATE recipients SET status = 'claimed', run_id = :run WHERE id IN (SELECT id FROM due) "
     "RETURNING id, phone, attempts, position"
 )
-_CONTENTS = text(
-    "SELECT m.id, m.image, m.caption, m.scheduled_at, m.payload, (SELECT count(*) FROM attempts a WHERE a.recipient_id = m.id "
-    "AND a.reason IN :uncounted) FROM messages m WHERE m.id IN :ids"
-).bindparams(bindparam("ids", expanding=True), bindparam("uncounted", expanding=True))
+_SOME = {"postgresql": "ANY(CAST(:ids AS bigint[]))", "sqlite": "(SELECT value FROM json_each(:ids))"}
+_IN = {"postgresql": "= ", "sqlite": "IN "}
+_CONTENTS = {
+    name: text(f"SELECT id, image, caption, scheduled_at, payload FROM messages WHERE id {_IN[name]}{some}")
+    for name, some in _SOME.items()
+}
+_UNCOUNTED = {
+    name: text(
+        f"SELECT recipient_id, count(*) FROM attempts WHERE recipient_id {_IN[name]}{some} AND reason IN :uncounted "
+        "GROUP BY recipient_id"
+    ).bindparams(bindparam("uncounted", UNCOUNTED, expanding=True))
+    for name, some in _SOME.items()
+}
 
 
 def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[str] | None) -> list[Claim]:
@@ -33,7 +43,8 @@ def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
         raise TakenOverError(TAKEN_OVER_TEXT)
     condition, parameters = whose(hold, only)
     # SKIP LOCKED: two that claim at once share the rows out instead of waiting for one another.
-    lock = "FOR UPDATE SKIP LOCKED" if connection.dialect.name == "postgresql" else ""
+    dialect = connection.dialect.name
+    lock = "FOR UPDATE SKIP LOCKED" if dialect == "postgresql" else ""
     claiming = text(_CLAIM.format(whose=condition, lock=lock))
     if only is not None:
         claiming = claiming.bindparams(PHONES)
@@ -41,9 +52,20 @@ def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
     held = {row[0]: row for row in rows}
     if not held:
         return []
-    contents = connection.execute(_CONTENTS, {"ids": list(held), "uncounted": UNCOUNTED})
+    tried = [key for key, row in held.items() if row[2]]
+    uncounted: dict[int, int] = {}
+    if tried:
+        counts = connection.execute(_UNCOUNTED[dialect], {"ids": _several(dialect, tried)})
+        uncounted = {int(key): int(n) for key, n in counts}
     claims = [
-        Claim(key, Message(held[key][1], image, caption, scheduled_at), payload, held[key][2], uncounted)
-        for key, image, caption, scheduled_at, payload, uncounted in contents
+        Claim(key, Message(held[key][1], image, caption, scheduled_at), payload, held[key][2], uncounted.get(key, 0))
+        for key, image, caption, scheduled_at, payload in connection.execute(
+            _CONTENTS[dialect], {"ids": _several(dialect, list(held))}
+        )
     ]
     return sorted(claims, key=lambda claim: int(held[claim.id][3] or 0))
+
+
+def _several(dialect: str, ids: list[int]) -> list[int] | str:
+    """Ids as one parameter: a statement with a place for each is prepared anew for every number of them."""
+    return ids if dialect == "postgresql" else orjson.dumps(ids).decode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import hmac
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -67,10 +68,10 @@ class LedgerReader(ABC):
         try:
             with opening() as connection:
                 yield connection
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:  # the driver's own: `bulk` goes past SQLAlchemy
             raise LedgerError(self._explain(error)) from error
 
-    def _explain(self, error: SQLAlchemyError) -> str:
+    def _explain(self, error: Exception) -> str:
         cause = getattr(error, "orig", None) or error
         return f"the ledger {self._name} cannot be used: {cause}"
 

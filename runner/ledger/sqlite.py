@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from runner.errors import LedgerError
@@ -81,7 +80,7 @@ class SqliteLedger(SqlLedger):
         """With the write lock: others may read meanwhile."""
         return self._guarded(self._write)
 
-    def _explain(self, error: SQLAlchemyError) -> str:
+    def _explain(self, error: Exception) -> str:
         cause = getattr(error, "orig", None)
         text = str(cause or error)
         advice = next((advice for mark, advice in _ADVICE if mark in text), "")

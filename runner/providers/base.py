@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -199,9 +200,7 @@ def read_object(reply: Reply) -> dict[str, object] | None:
     if reply.truncated:
         return None
     try:
-        answer: object = json.loads(
-            reply.body.decode("utf-8-sig"), object_pairs_hook=_each_key_once, parse_constant=_no_constant
-        )
+        answer: object = _JSON.decode(reply.body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
@@ -218,6 +217,9 @@ def _no_constant(text: str) -> object:
     raise ValueError(f"{text} is not JSON")
 
 
+_JSON = json.JSONDecoder(object_pairs_hook=_each_key_once, parse_constant=_no_constant)
+
+
 def read_id(value: object) -> str:
     """A provider's id if it is credible (1 to 200 printable characters, not all blank), else ''."""
     return value if isinstance(value, str) and len(value) <= 200 and value.isprintable() and value.strip() else ""
@@ -231,6 +233,7 @@ def _own_code(answer: dict[str, object]) -> str:
 # --- the provider's own words ---------------------------------------------------------------------------------------
 
 HIDDEN = "[hidden]"
+SAID_BEFORE = 500  # characters: longer texts are not remembered
 _TAGS = re.compile(r"<[^<>]{0,300}>")
 # `read` does not know the token, so what looks like one is blotted out here already; `without_token` is exact.
 _NAMED_SECRET = re.compile(
@@ -248,10 +251,17 @@ def words(reply: Reply, answer: dict[str, object] | None) -> str:
     said = list(dict.fromkeys(_spoken(answer.get("message")))) if answer else []
     said += [part for part in dict.fromkeys(_spoken(answer.get("error"))) if part not in said] if answer else []
     text = "; ".join(said) or _TAGS.sub(" ", reply.body.decode("utf-8", "replace"))
+    return _said_before(text) if len(text) <= SAID_BEFORE else _presentable(text)
+
+
+def _presentable(text: str) -> str:
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in _cut(text, 8000)).split())
     text = _cut(text, 1000)  # the patterns below are not linear in the worst case
     text = _LOOKS_SECRET.sub(HIDDEN, _NAMED_SECRET.sub(rf"\1{HIDDEN}", text))
     return _cut(text, 300)
+
+
+_said_before = lru_cache(64)(_presentable)  # a provider says the same to everybody
 
 
 def _cut(text: str, limit: int) -> str:

@@ -1,6 +1,7 @@
 """A server that closes an idle connection just as it is used again, and what that costs in unknowns.
 
-Three choices side by side: a connection is used once (shipped), a short idle limit, aiohttp's own default. The way to the
+Four choices side by side: a connection is used once (shipped), `keep_connections`, a short idle limit, aiohttp's own
+default. The way to the
 server and back is imitated: from deciding to close until the reset arrives there are 50 ms.
 """
 
@@ -23,7 +24,12 @@ pytestmark = pytest.mark.slow
 WAY = 0.05  # seconds
 SENDS = 5  # on each of the connections that work side by side
 SHORT = 1.0  # seconds
-CHOICES = (f"idle limit {SHORT:.1f} s", "used once (shipped)", "idle limit 15 s (aiohttp's default)")
+CHOICES = (
+    f"idle limit {SHORT:.1f} s",
+    "used once (shipped)",
+    "idle limit 15 s (aiohttp's default)",
+    "keep_connections",
+)
 
 
 def _idle(seconds: float) -> Behaviour:
@@ -61,8 +67,8 @@ def _set(session_of: Transport, choice: str) -> None:
     assert session_of._session is not None
     connector = session_of._session.connector
     assert connector is not None
-    assert connector._force_close, "the shipped choice has changed"
-    if choice != CHOICES[1]:
+    assert connector._force_close == (choice != CHOICES[3]), "the shipped choice has changed"
+    if choice in {CHOICES[0], CHOICES[2]}:
         connector._force_close = False
         connector._keepalive_timeout = 15.0 if choice == CHOICES[2] else SHORT
 
@@ -71,7 +77,7 @@ async def _lane(url: str, choice: str, gaps: list[float]) -> Counter[str]:
     """One connection: sends with these gaps between them."""
     seen: Counter[str] = Counter()
     request = Request("POST", url, {"token": "invented-token-3311"}, b"{}")
-    async with Transport(connections=1, timeout=10) as lane:
+    async with Transport(connections=1, timeout=10, keep=choice == CHOICES[3]) as lane:
         _set(lane, choice)
         for gap in [0.0, *gaps]:
             await asyncio.sleep(gap)
@@ -107,6 +113,8 @@ async def test_connections_used_once_cost_no_unknown_whatever_the_server_does_wi
         print(f"{name:<30} {choice:<36} {seen['unknown']:3} unknown of {seen.total()}")
     for (name, choice), seen in table.items():
         assert seen["not sent"] == 0
+        if choice == CHOICES[3] and "idle" in name:  # let go long before any server does
+            assert seen == {"ok": servers[name][2]}, f"{name}, {choice}: {seen} ({NOTE})"
         if choice == CHOICES[1]:
             assert seen == {"ok": servers[name][2]}, f"{name}, {choice}: {seen} ({NOTE})"
     assert table["closes after 2 s idle", CHOICES[2]]["unknown"] > 0, "the test cannot fail"
