@@ -8,8 +8,8 @@ from dataclasses import replace
 import orjson
 
 from runner.attemptstats import measure
-from runner.ledger.base import CampaignRecord, LedgerRow
-from runner.ledger.sql import SqlLedger, now_us
+from runner.ledger.base import CampaignRecord, LedgerRow, now_us
+from runner.ledger.sql import SqlLedger
 from runner.mending import mend
 from runner.pages import write_report_page
 from runner.reportpage import ReportData
