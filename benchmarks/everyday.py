@@ -88,7 +88,6 @@ def everyday(*, quick: bool, rounds: int, rows: int | None = None) -> Part:
     return Part(
         name="everyday",
         title="Everyday",
-        command="make bench-quick" if quick else "make bench",
         quick=quick,
         rounds=rounds,
         machine=machine,

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Mark = float | str
 
@@ -85,8 +85,8 @@ class Part(_Frozen):
 
     name: str
     title: str
-    command: str
     quick: bool
+    command: str = Field(default_factory=lambda known: "make bench-quick" if known["quick"] else "make bench")
     rounds: int
     machine: dict[str, str]
     tables: tuple[Table, ...]

@@ -76,7 +76,6 @@ def growth(*, quick: bool, rounds: int, sizes: tuple[int, ...] | None = None) ->
     return Part(
         name="growth",
         title="Growth",
-        command="make bench-quick" if quick else "make bench",
         quick=quick,
         rounds=rounds,
         machine=machine,

@@ -106,7 +106,6 @@ def planning(
     return Part(
         name="planning",
         title="Planning",
-        command="make bench-quick" if quick else "make bench",
         quick=quick,
         rounds=rounds,
         machine=machine,

@@ -86,7 +86,6 @@ def postgres(*, quick: bool, rounds: int, sizes: tuple[int, ...] | None = None) 
     return Part(
         name="postgres",
         title="PostgreSQL",
-        command="make bench-quick" if quick else "make bench",
         quick=quick,
         rounds=rounds,
         machine=machine,

@@ -59,7 +59,6 @@ def results(
     return Part(
         name="results",
         title="Result files",
-        command="make bench-quick" if quick else "make bench",
         quick=quick,
         rounds=rounds,
         machine=machine,

@@ -59,8 +59,7 @@ def plan_only(workspace: Workspace, server: Loopback) -> None:
 def fill(path: Path) -> None:
     """Settle everybody but the last LEFT."""
     from runner.ledger import open_ledger
-    from runner.ledger.base import Finish, Hold, Intent
-    from runner.ledger.sql import now_us
+    from runner.ledger.base import Finish, Hold, Intent, now_us
     from runner.model import Outcome, Status, Verdict
 
     ledger = open_ledger(path, create=False)
@@ -90,8 +89,7 @@ def fill(path: Path) -> None:
 def resume(path: Path) -> None:
     """Print how long it took to open the ledger, to settle what the dead run left, and to claim the first rows again."""
     from runner.ledger import open_ledger
-    from runner.ledger.base import Hold
-    from runner.ledger.sql import now_us
+    from runner.ledger.base import Hold, now_us
 
     began = time.perf_counter()
     ledger = open_ledger(path, create=False)
@@ -110,8 +108,7 @@ def resume(path: Path) -> None:
 def _begin(path: Path) -> None:
     """A run that gets no further than this: some rows claimed, of these some in flight."""
     from runner.ledger import open_ledger
-    from runner.ledger.base import Hold, Intent
-    from runner.ledger.sql import now_us
+    from runner.ledger.base import Hold, Intent, now_us
 
     ledger = open_ledger(path, create=False)
     record = ledger.campaign(CAMPAIGN)

@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 if TYPE_CHECKING:
     from runner.campaign import Campaign
+    from runner.ledger.base import Overview
     from runner.ledger.sql import SqlLedger
     from runner.plan import Plan
     from runner.workspace import Workspace
@@ -117,15 +118,35 @@ def opened_ledger(
 ) -> Iterator[tuple[Workspace, SqlLedger, str]]:
     """The workspace, its ledger, and the name of the campaign that was asked for ('' for none)."""
     from runner.ledger import open_ledger
+
+    place, name = _asked(campaign, workspace, sandbox=sandbox)
+    ledger = open_ledger(place.ledger_place(), create=False)
+    try:
+        yield place, ledger, name
+    finally:
+        ledger.close()
+
+
+def overviews(campaign: str | None, workspace: Path | None, *, sandbox: bool) -> list[Overview]:
+    """What `status` says of this campaign, or of all: at a glance where the ledger is a file that lets us."""
+    from runner.ledger.base import now_us
+    from runner.ledger.overview import glance
+
+    place, name = _asked(campaign, workspace, sandbox=sandbox)
+    where = place.ledger_place()
+    found = glance(where, name, now_us()) if isinstance(where, Path) else None
+    if found is not None:
+        return found
+    with opened_ledger(campaign, workspace, sandbox=sandbox) as (_, ledger, _):
+        return ledger.overviews(name)
+
+
+def _asked(campaign: str | None, workspace: Path | None, *, sandbox: bool) -> tuple[Workspace, str]:
     from runner.workspace import campaign_name_from, find_workspace
 
     named_file = Path(campaign) if campaign is not None and campaign.endswith((".yaml", ".yml")) else None
     place = find_workspace(named_file, workspace, sandbox=sandbox, ledger=chosen_ledger())
-    ledger = open_ledger(place.ledger_place(), create=False)
-    try:
-        yield place, ledger, campaign_name_from(campaign) if campaign is not None else ""
-    finally:
-        ledger.close()
+    return place, campaign_name_from(campaign) if campaign is not None else ""
 
 
 @contextmanager

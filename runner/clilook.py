@@ -14,6 +14,7 @@ from runner.clibase import (
     note,
     opened_campaign,
     opened_ledger,
+    overviews,
     plan_json,
     print_json,
     print_lines,
@@ -112,41 +113,36 @@ def status(campaign: str | None, sandbox: bool, workspace: Path | None, as_json:
     """Counts, pace, oldest in flight, unknowns."""
     from runner.clusterlook import cluster_json, partition_lines, sender_line
     from runner.console import status_lines
-    from runner.ledger.partitions import Partitions
-    from runner.ledger.slots import Slots
-    from runner.ledger.sql import now_us
+    from runner.ledger.base import now_us
 
-    with opened_ledger(campaign, workspace, sandbox=sandbox) as (_, ledger, name):
-        views = [ledger.status(known) for known in ([name] if name else ledger.campaigns())]
-        shares = [
-            (Partitions(ledger).view(view.campaign.id), Slots(ledger, view.campaign.sender_id).view()) for view in views
-        ]
+    found = overviews(campaign, workspace, sandbox=sandbox)
     if as_json:
         print_json(
             [
                 {
-                    "campaign": view.campaign.name,
-                    "provider": view.campaign.provider,
-                    "state": view.campaign.state,
-                    "totals": {key.value: n for key, n in view.counts.by_status.items()},
-                    "rows": view.counts.total,
-                    "plan": view.campaign.plan_hash,
-                    "oldest_in_flight_at": view.oldest_in_flight or None,
-                    **cluster_json(*share),
+                    "campaign": each.view.campaign.name,
+                    "provider": each.view.campaign.provider,
+                    "state": each.view.campaign.state,
+                    "totals": {key.value: n for key, n in each.view.counts.by_status.items()},
+                    "rows": each.view.counts.total,
+                    "plan": each.view.campaign.plan_hash,
+                    "oldest_in_flight_at": each.view.oldest_in_flight or None,
+                    **cluster_json(each.partitions, each.sender),
                 }
-                for view, share in zip(views, shares, strict=True)
+                for each in found
             ]
         )
         return
-    if not views:
+    if not found:
         click.echo("No campaign has been sent from this workspace yet.")
-    for number, (view, (partitions, sender)) in enumerate(zip(views, shares, strict=True)):
-        running = view.last_run is not None and not view.last_run.finished_at
-        print_lines(["", *status_lines(view, now_us(), sandbox=sandbox)][0 if number else 1 :])
-        if partitions is not None:
-            print_lines(partition_lines(partitions, now_us(), running=running))
+    for number, each in enumerate(found):
+        last_run = each.view.last_run
+        running = last_run is not None and not last_run.finished_at
+        print_lines(["", *status_lines(each.view, now_us(), sandbox=sandbox)][0 if number else 1 :])
+        if each.partitions is not None:
+            print_lines(partition_lines(each.partitions, now_us(), running=running))
         if running:
-            print_lines([sender_line(sender)])
+            print_lines([sender_line(each.sender)])
 
 
 @click.command(epilog="Example: campaign report spring-sale")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from runner.units import duration_text
 
 if TYPE_CHECKING:
-    from runner.ledger.partitions import PartitionsView
-    from runner.ledger.slots import SenderView
+    from runner.ledger.base import PartitionsView, SenderView
 
 SILENT_SECONDS = 30.0  # a worker that has said nothing for so long is probably gone
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import orjson
 
 from runner.attemptstats import measure
-from runner.ledger.base import CampaignRecord, LedgerRow
-from runner.ledger.sql import SqlLedger, now_us
+from runner.ledger.base import CampaignRecord, LedgerRow, now_us
+from runner.ledger.sql import SqlLedger
 from runner.mending import mend
 from runner.pages import write_report_page
 from runner.reportpage import ReportData
@@ -56,7 +57,7 @@ def result_set(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Result
     counts = ledger.counts(record.id)
 
     def rows() -> Iterator[ResultRow]:
-        return (_row(row, record.provider) for row in ledger.results(record.id))
+        return _rows(ledger.results(record.id), record.provider)
 
     rates = record.settings.get("rate")
     return ResultSet(
@@ -78,22 +79,43 @@ def result_set(workspace: Workspace, ledger: SqlLedger, campaign: str) -> Result
     )
 
 
-def _row(row: LedgerRow, provider: str) -> ResultRow:
-    # By position, in the order of ResultRow: naming the fields of a million rows costs 4 s (measured).
-    return ResultRow(
-        row.row,
-        row.phone or row.raw_phone,
-        row.status,
-        row.reason,
-        row.detail if row.reason else "",  # a success has nothing to explain
-        row.code,
-        row.queue_id,
-        provider,
-        row.attempts,
-        row.first_attempt_at or None,
-        row.last_attempt_at or None,
-        row.delivery,
-        row.image,
-        row.caption,
-        tuple(orjson.loads(row.own)) if row.row is not None else (),
-    )
+def _rows(rows: Iterable[LedgerRow], provider: str) -> Iterator[ResultRow]:
+    # By position, in the order of both tuples, and past their own checks: naming the fields of a million rows costs 4 s,
+    # checking how many there are another second (measured).
+    make = partial(tuple.__new__, ResultRow)
+    for (
+        row,
+        phone,
+        raw_phone,
+        status,
+        reason,
+        detail,
+        code,
+        queue_id,
+        attempts,
+        first_attempt_at,
+        last_attempt_at,
+        delivery,
+        image,
+        caption,
+        own,
+    ) in rows:
+        yield make(
+            (
+                row,
+                phone or raw_phone,
+                status,
+                reason,
+                detail if reason else "",  # a success has nothing to explain
+                code,
+                queue_id,
+                provider,
+                attempts,
+                first_attempt_at or None,
+                last_attempt_at or None,
+                delivery,
+                image,
+                caption,
+                tuple(orjson.loads(own)) if row is not None else (),
+            )
+        )

@@ -20,10 +20,10 @@ from runner.breaker import Breaker, StopWhen
 from runner.engine import Ending, Engine, Orders
 from runner.errors import CampaignError, LedgerError
 from runner.eventloop import loop_factory, steady_clock
-from runner.ledger.base import Hold, PartitionHold
+from runner.ledger.base import Hold, PartitionHold, now_us
 from runner.ledger.partitions import Partitions
 from runner.ledger.slots import Slots
-from runner.ledger.sql import SqlLedger, now_us
+from runner.ledger.sql import SqlLedger
 from runner.model import Status
 from runner.providers import PROVIDERS
 from runner.providers.base import ProviderSettings

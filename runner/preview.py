@@ -10,8 +10,7 @@ from pathlib import Path
 
 from runner.campaign import Campaign
 from runner.files import private_folder
-from runner.ledger.base import Sample
-from runner.ledger.sql import now_us
+from runner.ledger.base import Sample, now_us
 from runner.ledger.staging import Staging
 from runner.messagecards import Thumbnail
 from runner.pages import write_preview_page

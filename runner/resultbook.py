@@ -80,6 +80,7 @@ class ResultBook:
         self._handle = handle
         self._results = results
         self._sheet_rows = sheet_rows
+        self._width = len(results.columns)
         self._sample: list[ResultRow] = []  # the first rows, until the columns' widths are decided
         self._book: StreamBook | None = None
 
@@ -141,20 +142,37 @@ class ResultBook:
         return book
 
     def _values(self, row: ResultRow) -> list[str]:
-        first, last = row.first_attempt_at, row.last_attempt_at
+        (
+            number,
+            phone,
+            status,
+            reason,
+            detail,
+            code,
+            queue_id,
+            provider,
+            attempts,
+            first,
+            last,
+            delivery,
+            image,
+            caption,
+            own,
+        ) = row  # at once: fifteen names of a million rows take a second more (measured)
+        begun = "" if first is None else repr(excel_time(first))
         return [
-            "" if row.row is None else str(row.row),
-            row.phone,
-            row.status,
-            row.why,
-            row.code,
-            row.queue_id,
-            row.provider,
-            str(row.attempts),
-            "" if first is None else repr(excel_time(first)),
-            "" if last is None else repr(excel_time(last)),
-            row.delivery,
-            row.image,
-            row.caption,
-            *own_cells(row, self._results.columns),
+            "" if number is None else str(number),
+            phone,
+            status,
+            row.why if reason or detail else "",
+            code,
+            queue_id,
+            provider,
+            str(attempts),
+            begun,
+            begun if last == first else "" if last is None else repr(excel_time(last)),
+            delivery,
+            image,
+            caption,
+            *(own if len(own) == self._width else own_cells(row, self._results.columns)),
         ]

@@ -25,7 +25,7 @@ COLUMNS = (
 )
 """The columns of a result file that are ours; the audience's own follow them."""
 
-_CERTAINLY_NOT_OUT = frozenset(
+MAY_GO_INTO_RETRY = frozenset(  # certainly not out
     {Status.REJECTED, Status.NOT_SENT, Status.PENDING, Status.CLAIMED, Status.RETRY_WAIT, Status.SKIPPED}
 )
 _LEFT_OUT_ON_PURPOSE = frozenset({SkipReason.DUPLICATE, SkipReason.FILTERED, SkipReason.SUPPRESSED})
@@ -62,7 +62,7 @@ class ResultRow(NamedTuple):
         Not `unknown` or `in_flight` (it may have gone out), not what was left out on purpose (duplicates, filtered,
         suppressed), and not what a person has since taken out of the audience.
         """
-        return self.row is not None and self.status in _CERTAINLY_NOT_OUT and self.reason not in _LEFT_OUT_ON_PURPOSE
+        return self.row is not None and self.status in MAY_GO_INTO_RETRY and self.reason not in _LEFT_OUT_ON_PURPOSE
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from runner.campaign import Campaign
 from runner.engine import Ending, Engine, Orders
 from runner.errors import InputError
 from runner.eventloop import collected_seldom, loop_factory, steady_clock
-from runner.ledger.base import Hold
+from runner.ledger.base import Hold, now_us
 from runner.ledger.slots import Slots
-from runner.ledger.sql import SqlLedger, now_us
+from runner.ledger.sql import SqlLedger
 from runner.moments import moment_text
 from runner.optoutwatch import watch_optouts
 from runner.pace import Pace

@@ -16,6 +16,7 @@ EXAMPLES = 10  # row numbers shown for a group of failures
 WORDS = 3  # different wordings shown for a group of failures
 WORDS_LENGTH = 200
 
+_ACCEPTED, _SKIPPED, _UNDELIVERED = Status.ACCEPTED.value, Status.SKIPPED.value, Delivery.FAILED.value  # quick to reach
 _FAILED = frozenset({Status.REJECTED, Status.NOT_SENT, Status.UNKNOWN})
 DELIVERY_FAILED = "delivery_failed"
 """The reason word of a message that was accepted and then reported as not delivered without a reason of its own."""
@@ -104,8 +105,8 @@ class Tally:
         self._pairs[status, reason] += 1
         if delivery:
             self._deliveries[clean(str(delivery))] += 1
-        undelivered = status == Status.ACCEPTED and delivery == Delivery.FAILED
-        if status in _FAILED or undelivered or (status == Status.SKIPPED and row.goes_into_retry):
+        undelivered = delivery == _UNDELIVERED and status == _ACCEPTED
+        if status in _FAILED or undelivered or (status == _SKIPPED and row.goes_into_retry):
             key = (clean(str(status)), clean(str(reason)) or (DELIVERY_FAILED if undelivered else ""))
             group = self._groups.get(key)
             if group is None:

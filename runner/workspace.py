@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 from runner.errors import InputError, Problem
 
 SANDBOX_SUFFIX = "-sandbox"
@@ -67,8 +65,14 @@ class Workspace:
         of the first name.
         """
         dotenv = self.root / ".env"
+        values: dict[str, str | None] = {}
         try:
-            values = dotenv_values(dotenv, interpolate=False, encoding="utf-8-sig") if dotenv.is_file() else {}
+            if dotenv.is_file():
+                from dotenv import (
+                    dotenv_values,  # most workspaces have no such file, and quick commands do not wait for it
+                )
+
+                values = dotenv_values(dotenv, interpolate=False, encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise InputError(Problem(str(dotenv), "is not UTF-8 text", "save it as UTF-8 in your editor")) from None
         except OSError as error:

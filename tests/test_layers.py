@@ -92,6 +92,7 @@ TABLE = {
     "account": "campaignfile complaints errors providers providers.base yamlfile",
     # the ledger
     "ledger.base": "model",
+    "ledger.overview": "ledger.base model",
     "ledger.address": "errors",
     "ledger.adoption": "ledger.base",
     "ledger.bulk": "",
@@ -102,18 +103,18 @@ TABLE = {
     "ledger.migrations.versions": "",
     "ledger.migrations.versions.v0001_the_first_tables": "",
     "ledger.migrations.versions.v0002_many_machines": "",
-    "ledger.upgrading": "errors ledger.migrations ledger.schema",
-    "ledger.reading": "errors ledger.base model",
+    "ledger.upgrading": "errors ledger.base ledger.migrations ledger.schema",
+    "ledger.reading": "errors ledger.base ledger.overview",
     "ledger.claims": "errors ledger.base ledger.batches ledger.reading model",
     "ledger.stagetables": "",
     "ledger.staging": "ledger.base ledger.bulk ledger.stagetables model",
     "ledger.sql": (
         "ledger.adoption ledger.base ledger.batches ledger.claims ledger.reading ledger.staging ledger.upgrading model"
     ),
-    "ledger.slots": "ledger.sql",
-    "ledger.partitions": "ledger.base ledger.batches ledger.sql",
-    "ledger.sqlite": "errors ledger.sql",
-    "ledger.postgres": "errors ledger.address ledger.sql ledger.sqlite",
+    "ledger.slots": "ledger.base ledger.overview ledger.reading ledger.sql",
+    "ledger.partitions": "ledger.base ledger.batches ledger.overview ledger.reading ledger.sql",
+    "ledger.sqlite": "errors ledger.base ledger.sql",
+    "ledger.postgres": "errors ledger.address ledger.base ledger.sql ledger.sqlite",
     "ledger.copying": "errors ledger.bulk ledger.schema ledger.sql",
     "ledger": "ledger.address ledger.postgres ledger.sql ledger.sqlite",
     # inputs and files
@@ -183,7 +184,7 @@ TABLE = {
         "plan progress sending"
     ),
     "console": "ink ledger.base mending model moments plan preflight reconcile run units",
-    "clusterlook": "ledger.partitions ledger.slots units",
+    "clusterlook": "ledger.base units",
     # the command: may know everything
     "clibase": "*",
     "cliledger": "*",

@@ -5,7 +5,6 @@ what the server's refusals mean. The options after the question mark are libpq's
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,6 +91,8 @@ def _check_options(text: str, where: str) -> None:
     for part in urlsplit(text).query.split("&"):
         name = part.split("=", 1)[0]
         if name and name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, 1)
             shown = repr(name) if re.fullmatch(r"[a-z_]{1,30}", name) and near else "an option after the ?"
             fix = f"did you mean {near[0]}?" if near else f"see docs/ledger.md; in a password: {_SPELL}"

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from runner.model import Message, Outcome, Status
 
+SCHEMA_VERSION = "2"  # of the ledger's tables, see `upgrading`
+RECENT_US = 10_000_000  # what "lately" means for a sender's pace
 HELD_BACK = "held_back"  # reason of an attempt whose request was never begun: the run was ending, or told to wait
 TAKEN_OVER = "taken_over"  # why an intent is refused: another run (or another worker, for this part of it) may send now
 UNCOUNTED = (HELD_BACK, "rate_limited")  # attempts that say nothing about the recipient, so they use up no retry
+
+
+def now_us() -> int:
+    """The wall clock in microseconds since the epoch."""
+    return time.time_ns() // 1000
 
 
 class PlannedRow(NamedTuple):
@@ -244,3 +252,48 @@ class StatusView:
     last_run: RunRecord | None
     oldest_in_flight: int  # microseconds; 0 = none
     recent: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker's share of a run. `beat_at` in microseconds; `busy`: it has a partition that is not done."""
+
+    owner: str
+    taken: int
+    done: int
+    beat_at: int
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsView:
+    """The partitions of a campaign's last cluster run."""
+
+    run_id: int
+    total: int
+    done: int
+    workers: tuple[WorkerView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SenderView:
+    """How fast a sender goes. `begun` requests in the last RECENT_US; `paused` in seconds from now, 0 for not paused."""
+
+    id: int
+    provider: str
+    begun: int
+    paused: float
+
+    @property
+    def per_second(self) -> float:
+        """Requests a second, lately."""
+        return self.begun / RECENT_US * 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All that `campaign status` says of one campaign."""
+
+    view: StatusView
+    partitions: PartitionsView | None
+    sender: SenderView

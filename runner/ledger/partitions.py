@@ -7,12 +7,12 @@ settled: rows it had claimed wait again, rows in flight are unknown. Its late re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import text
 
-from runner.ledger.base import PartitionHold
+from runner.ledger import overview
+from runner.ledger.base import PartitionHold, PartitionsView
 from runner.ledger.batches import RELEASED
+from runner.ledger.reading import asking
 from runner.ledger.sql import SqlLedger
 
 _WAITING = "campaign_id = :c AND status IN ('pending', 'retry_wait')"
@@ -42,32 +42,6 @@ _LOST = text(
     "UPDATE recipients SET status = 'unknown', reason = :reason, detail = :detail, code = '' "
     f"WHERE {_RANGE} AND status = 'in_flight'"
 )
-_VIEW = text(
-    "SELECT run_id, owner, count(*), sum(CASE WHEN done_at > 0 THEN 1 ELSE 0 END), max(beat_at), "
-    "max(CASE WHEN done_at = 0 AND epoch > 0 THEN 1 ELSE 0 END) FROM partitions "
-    "WHERE run_id = (SELECT max(run_id) FROM partitions WHERE campaign_id = :c) GROUP BY run_id, owner ORDER BY owner"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerView:
-    """One worker's share of a run. `beat_at` in microseconds; `busy`: it has a partition that is not done."""
-
-    owner: str
-    taken: int
-    done: int
-    beat_at: int
-    busy: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionsView:
-    """The partitions of a campaign's last cluster run."""
-
-    run_id: int
-    total: int
-    done: int
-    workers: tuple[WorkerView, ...]
 
 
 class Partitions:
@@ -138,8 +112,4 @@ class Partitions:
     def view(self, campaign_id: int) -> PartitionsView | None:
         """What `campaign status` shows; None when the campaign never ran on a cluster."""
         with self._ledger.reading() as connection:
-            rows = connection.execute(_VIEW, {"c": campaign_id}).all()
-        if not rows:
-            return None
-        workers = tuple(WorkerView(owner, n, done, beat, bool(busy)) for _, owner, n, done, beat, busy in rows if owner)
-        return PartitionsView(rows[0][0], sum(row[2] for row in rows), sum(row[3] for row in rows), workers)
+            return overview.partitions(asking(connection), campaign_id)

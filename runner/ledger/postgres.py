@@ -20,7 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from runner.errors import InputError, LedgerError, LockedError, Problem
 from runner.ledger.address import Address, explain, passes, read_address
-from runner.ledger.sql import SqlLedger, now_us
+from runner.ledger.base import now_us
+from runner.ledger.sql import SqlLedger
 from runner.ledger.sqlite import open_sqlite
 
 T = TypeVar("T")

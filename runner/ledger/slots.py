@@ -15,12 +15,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from runner.ledger import overview
+from runner.ledger.base import SenderView
+from runner.ledger.reading import asking
 from runner.ledger.sql import SqlLedger
 
 HORIZON_US = 2_000_000  # nobody takes slots further ahead: what a dead worker had taken is lost
 SET_OFF_US = 2_000_000  # a request of a run without slots left up to so long after its intent
 DAY_US = 86_400_000_000
-RECENT_US = 10_000_000
 
 _POSTGRES_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 _NOW = {"postgresql": _POSTGRES_NOW, "sqlite": "CAST(:now AS INTEGER)"}
@@ -64,12 +66,6 @@ _COUNT = text(
 )
 
 
-_VIEW = text(
-    "SELECT provider, paused_until, (SELECT count(*) FROM attempts a WHERE a.sender_id = senders.id AND a.started_at > :since) "
-    "FROM senders WHERE id = :id"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What a sender's limits mean for slots, in microseconds. Each of `windows`: at most `count` slots in `length`."""
@@ -85,21 +81,6 @@ class Granted:
     n: int
     delay: float
     gap: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SenderView:
-    """How fast a sender goes. `begun` requests in the last RECENT_US; `paused` in seconds from now, 0 for not paused."""
-
-    id: int
-    provider: str
-    begun: int
-    paused: float
-
-    @property
-    def per_second(self) -> float:
-        """Requests a second, lately."""
-        return self.begun / RECENT_US * 1e6
 
 
 class Slots:
@@ -132,11 +113,8 @@ class Slots:
 
     def view(self) -> SenderView:
         """What `campaign status` shows."""
-        now = self._ledger.clock()
         with self._ledger.reading() as connection:
-            keys = {"id": self._id, "since": now - RECENT_US}
-            provider, paused_until, begun = connection.execute(_VIEW, keys).one()
-        return SenderView(self._id, provider, begun, max(0.0, (paused_until - now) / 1e6))
+            return overview.sender(asking(connection), self._id, self._ledger.clock())
 
     def rebuild(self, gap: int) -> None:
         """Before the first slot: what was sent without slots (by a lone run, or in the ledger this one was copied from)

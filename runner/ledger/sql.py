@@ -6,7 +6,6 @@ engine calls from a single writer thread.
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,7 +14,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from runner.ledger.adoption import adopt
-from runner.ledger.base import Applied, CampaignDraft, Claim, Finish, Hold, Intent, Recovered
+from runner.ledger.base import Applied, CampaignDraft, Claim, Finish, Hold, Intent, Recovered, now_us
 from runner.ledger.batches import RELEASED, apply, gate, release
 from runner.ledger.claims import claim
 from runner.ledger.reading import LedgerReader
@@ -24,11 +23,6 @@ from runner.ledger.upgrading import bring_up, state_of
 from runner.model import Status
 
 T = TypeVar("T")
-
-
-def now_us() -> int:
-    """The wall clock in microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 class SqlLedger(LedgerReader):

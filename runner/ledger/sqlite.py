@@ -20,7 +20,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
 from runner.errors import LedgerError
-from runner.ledger.sql import SqlLedger, now_us
+from runner.ledger.base import now_us
+from runner.ledger.sql import SqlLedger
 
 BUSY_SECONDS = 15.0
 SPARE_BYTES = 1024 * 1024  # room for the outcomes of 1,000 requests in flight, journal included

@@ -12,8 +12,8 @@ from typing import Literal
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, text
 
 from runner.errors import LedgerError
+from runner.ledger.base import SCHEMA_VERSION
 
-SCHEMA_VERSION = "2"
 LOCK = 0x63616D706C656467  # the advisory lock of whoever makes or upgrades a ledger in PostgreSQL
 State = Literal["current", "older", "missing"]
 _revisions = MetaData()

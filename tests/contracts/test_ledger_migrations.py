@@ -19,9 +19,9 @@ from test_ledger_postgres import open_in_processes
 
 from runner.errors import LedgerError
 from runner.ledger import open_ledger
+from runner.ledger.base import SCHEMA_VERSION
 from runner.ledger.migrations import upgrade
 from runner.ledger.schema import metadata
-from runner.ledger.upgrading import SCHEMA_VERSION
 from runner.model import Status
 
 KINDS = ["sqlite", "postgres"]

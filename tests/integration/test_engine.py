@@ -22,8 +22,8 @@ from pydantic import SecretStr
 from runner import engine as engine_module
 from runner.engine import Ending, Engine, Orders
 from runner.errors import LedgerError, StoppedError
-from runner.ledger.base import Applied, CampaignDraft, Finish, Hold, Intent, LedgerRow, PlannedRow
-from runner.ledger.sql import SqlLedger, now_us
+from runner.ledger.base import Applied, CampaignDraft, Finish, Hold, Intent, LedgerRow, PlannedRow, now_us
+from runner.ledger.sql import SqlLedger
 from runner.ledger.sqlite import open_sqlite
 from runner.model import Lost, Message, Outcome, Reply, Request, Status
 from runner.pace import Pace

@@ -87,7 +87,6 @@ def test_the_page_has_targets_tables_and_drawings() -> None:
     part = Part(
         name="growth",
         title="Growth",
-        command="make bench",
         quick=False,
         rounds=3,
         machine={"cores": "2"},
@@ -98,6 +97,7 @@ def test_the_page_has_targets_tables_and_drawings() -> None:
         ),
     )
     files = docs.render([part])
+    assert "`make bench`, 3 rounds" in files["performance.md"]
     assert set(files) == {"performance.md", "performance-cost.svg"}
     assert "| cost | 2.00 µs (1.000 to 4.00) | at most 1.000 | **no** |" in files["performance.md"]
     assert "| one | 2.00 µs (1.000 to 4.00) |" in files["performance.md"]

@@ -13,8 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runner import csvfile
 from runner.audience import Audience, Row, open_audience
 from runner.errors import InputError
+
+
+@pytest.fixture(autouse=True, params=["small", "large"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test twice: a file that the csv module reads, and one that pandas reads."""
+    monkeypatch.setattr(csvfile, "SMALL_BYTES", csvfile.SMALL_BYTES if request.param == "small" else 0)
 
 
 def saved(folder: Path, text: str, encoding: str = "utf-8", name: str = "people.csv") -> Path:
@@ -277,6 +284,7 @@ def test_whatever_a_csv_writer_wrote_comes_back_unchanged(
 MEASURE = """
 import resource, sys
 from pathlib import Path
+from runner import csvfile
 from runner.audience import open_audience
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 count = sum(len(rows) for rows in open_audience(Path(sys.argv[1])).rows())
@@ -294,3 +302,28 @@ def test_a_large_file_is_streamed_in_a_fixed_amount_of_memory(tmp_path: Path) ->
     count, grown = map(int, done.stdout.split())
     assert count == 200_000
     assert grown < 60, f"{grown} MB above the interpreter and its libraries"
+
+
+def read_by(limit: int, path: Path, delimiter: str) -> list[Row] | str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csvfile, "SMALL_BYTES", limit)
+        try:
+            return rows(open_audience(path, encoding="utf-8", delimiter=delimiter))
+        except InputError as error:
+            return type(error).__name__
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    text=st.lists(
+        st.sampled_from(
+            [*'ab"", ;\t\r\n\u00a0\u2028é', "\r\n", '","', '"\n"', '""', "=1", "#", "\x00", "\x1a", "a,b;c\td"]
+        ),
+        max_size=40,
+    ),
+    delimiter=st.sampled_from(",;\t"),
+)
+def test_both_readers_find_the_same_in_any_text(text: list[str], delimiter: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = saved(Path(folder), f"name{delimiter}phone{delimiter}city\n" + "".join(text))
+        assert read_by(1_000_000, path, delimiter) == read_by(0, path, delimiter)
