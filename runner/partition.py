@@ -27,7 +27,7 @@ from runner.ledger.sql import SqlLedger
 from runner.model import Status
 from runner.providers import PROVIDERS
 from runner.providers.base import ProviderSettings
-from runner.recorder import Recorder
+from runner.recorder import COMPANY, Recorder
 from runner.retry import RetryPolicy
 from runner.sharedpace import Lead, open_shared_pace
 from runner.transport import Transport
@@ -35,7 +35,6 @@ from runner.units import Rate
 
 BEAT_SECONDS = 5.0  # between signs of life in the ledger
 PARENT_SECONDS = 0.5  # between looks at whether the command that started this process still lives
-COMPANY = 0.05  # seconds that an outcome waits for an intent to share its commit
 SWITCH_SECONDS = 0.0005  # between threads: the one that keeps the pace must not wait 5 ms for one that makes statements
 UNTAKEN = "untaken"  # the partition is done already, or its run may not send any more
 

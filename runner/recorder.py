@@ -23,9 +23,8 @@ from runner.ledger.sql import SqlLedger
 
 T = TypeVar("T")
 
-BLOCK_SECONDS = (
-    0.003  # in which those who were given slots together, or whose replies came together, ask for their commit
-)
+COMPANY = 0.05  # seconds that an outcome waits for an intent to share its commit, where a commit goes over the network
+BLOCK_SECONDS = 0.003  # in which those who were given slots, or got their replies, together ask for their commit
 DENSE = 2  # intents in a batch; after more than these the next batch is waited for
 
 

@@ -24,7 +24,7 @@ from runner.moments import moment_text
 from runner.optoutwatch import watch_optouts
 from runner.pace import Pace
 from runner.progress import Progress
-from runner.recorder import Recorder
+from runner.recorder import COMPANY, Recorder
 from runner.retry import RetryPolicy
 from runner.sharedpace import open_shared_pace
 from runner.signals import end_orderly_on_signals
@@ -75,7 +75,8 @@ class Sending:
     async def _drive(self, limit: int | None) -> Ending:
         campaign = self.campaign
         sender_id = self.ledger.campaign(campaign.name).sender_id
-        recorder = Recorder(self.ledger, Hold(self.campaign_id, self.run_id, sender_id))
+        hold = Hold(self.campaign_id, self.run_id, sender_id)
+        recorder = Recorder(self.ledger, hold, company=COMPANY if self.ledger.shared else 0.0)
         async with (
             self._gate(sender_id) as gate,
             Transport(
