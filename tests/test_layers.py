@@ -112,7 +112,7 @@ TABLE = {
     ),
     "ledger.slots": "ledger.sql",
     "ledger.partitions": "ledger.base ledger.batches ledger.sql",
-    "ledger.sqlite": "errors ledger.sql",
+    "ledger.sqlite": "errors ledger.base ledger.sql ledger.staging",
     "ledger.postgres": "errors ledger.address ledger.sql ledger.sqlite",
     "ledger.copying": "errors ledger.bulk ledger.schema ledger.sql",
     "ledger": "ledger.address ledger.postgres ledger.sql ledger.sqlite",
