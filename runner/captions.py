@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import TemplateError
 
@@ -33,11 +34,12 @@ from runner.templatewarnings import likely_mistakes
 
 __all__ = ["RenderFault", "Rendered", "Renderer", "Source"]
 
+KEPT_ADDRESSES = 4_096  # images' addresses remembered by the cells they are made of,
+KEPT_CHARACTERS = 1_000  # where these cells hold at most so much: 20 MB at the very worst
 CHARS_PER_LIMIT = 64  # a text is given up once it has printed this many times the caption's limit
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """What one recipient gets. The caption may be empty; the image is an http(s) address."""
 
     image: str
@@ -136,7 +138,7 @@ class Renderer:
         self._caption = programs.get("caption")
         self._image = programs["image"]
         self._where = programs.get("where")
-        self._fixed_image: str | None = None
+        self._addresses: dict[tuple[str, ...], str | RenderFault] = {}
         self.used = frozenset().union(*(program.used for program in programs.values()))
         self.unused = tuple(header for header in columns if header not in self.used)
 
@@ -164,7 +166,7 @@ class Renderer:
                 return _fault(detail, SkipReason.CAPTION_TOO_LONG)
         if self._branches is not None:
             self.taken = frozenset(self._branches.taken)
-        image = self._fixed_image or self._address(values)
+        image = self._address(values)
         return image if isinstance(image, RenderFault) else Rendered(image, caption)
 
     def extra(self, name: str, values: Sequence[str]) -> str | RenderFault:
@@ -197,7 +199,9 @@ class Renderer:
 
     def _sound(self, program: Program, values: Sequence[str], text: str, what: str) -> str | RenderFault:
         """The text, stripped, if it holds nothing that no message may hold."""
-        text = text.strip().replace("\r\n", "\n")
+        text = text.strip()
+        if "\r" in text:
+            text = text.replace("\r\n", "\n")
         found = hazard(text, lambda mark: program.bearer(values, mark))
         if not found:
             return text
@@ -207,11 +211,23 @@ class Renderer:
         return _fault(f"the {what} holds {piece}{whence}")
 
     def _address(self, values: Sequence[str]) -> str | RenderFault:
+        """Rows that bear the same cells share their image's address, so the latest ones are kept."""
+        key = self._image.key(values) if len(values) == self._width else None
+        if key is None:
+            return self._rendered_address(values)
+        known = self._addresses.get(key)
+        if known is None:
+            known = self._rendered_address(values)
+            if sum(map(len, key)) <= KEPT_CHARACTERS:  # a cell may hold 100,000
+                if len(self._addresses) >= KEPT_ADDRESSES:
+                    self._addresses.clear()
+                self._addresses[key] = known
+        return known
+
+    def _rendered_address(self, values: Sequence[str]) -> str | RenderFault:
         address = self._run(self._image, values)
         if isinstance(address, str):
             address = address.strip()
             if fault := address_fault(address, self._lock):
                 return _fault(f"image {shown(address)}: {fault}")
-            if self._image.fixed:
-                self._fixed_image = address
         return address

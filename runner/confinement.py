@@ -7,6 +7,7 @@ every STALL_SECONDS; the campaign's secrets are not in it.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import struct
@@ -194,6 +195,9 @@ def _child() -> None:
                 _emit(out, "branches", event.rows)
             else:
                 _emit(out, "opened", [event.description, event.notes, event.columns, event.used, event.unused])
+                # What is loaded by now stays: it need not be looked through again with every few hundred rows.
+                gc.freeze()
+                gc.set_threshold(20_000)
         _emit(out, "end", None)
     except InputError as error:
         _emit(out, "problems", [[problem.where, problem.what, problem.fix] for problem in error.problems])

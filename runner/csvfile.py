@@ -168,25 +168,20 @@ class _Lines:
         self._text = text
         self._held = 0
 
-    def __iter__(self) -> _Lines:
-        return self
-
     def begin(self, number: int) -> None:
         self.record.clear()
         self.number = number
         self._held = 0
 
-    def __next__(self) -> str:
-        line = self._text.readline(_MAX_LINE)
-        if not line:
-            raise StopIteration
-        self.record.append(line)
-        self._held += len(line)
-        if self._held >= _MAX_LINE:
-            what = f"the row has more than {_MAX_LINE:,} characters"
-            fix = "look for a quote that is never closed, or for missing line ends"
-            raise InputError(Problem(f"{self._name} row {self.number}", what, fix))
-        return line
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(_MAX_LINE):
+            self.record.append(line)
+            self._held += len(line)
+            if self._held >= _MAX_LINE:
+                what = f"the row has more than {_MAX_LINE:,} characters"
+                fix = "look for a quote that is never closed, or for missing line ends"
+                raise InputError(Problem(f"{self._name} row {self.number}", what, fix))
+            yield line
 
 
 def _records(name: str, text: io.TextIOWrapper, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:

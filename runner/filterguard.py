@@ -14,7 +14,7 @@ from jinja2 import Environment, pass_environment
 from jinja2.filters import FILTERS, do_batch, make_attrgetter, sync_do_slice
 
 from runner.filters import OURS
-from runner.templatelimits import Meter, grown, sized, weigh
+from runner.templatelimits import TEXT_LIMIT, Meter, grown, sized, weigh
 from runner.templatevalues import BadArgumentError, Blank, RenderError, UnreadableError, printable, shown, text
 
 
@@ -183,7 +183,10 @@ def _guarded(name: str, filter_: Callable[..., object], meter: Meter) -> Callabl
             args = (*args[:at], value, *args[at + 1 :])
         result = filter_(*args, **kwargs)
         if isinstance(result, str):
-            meter.spend(grown(len(result), _size(value)) // 32)
+            length = len(result)
+            if length > TEXT_LIMIT:
+                grown(length, _size(value))
+            meter.spend(length // 32)
             return str(result)
         if isinstance(result, list | tuple | dict):
             meter.spend(weigh(result) // 32)

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from runner.errors import InputError, Problem
 
@@ -23,8 +24,7 @@ _PHONE_WORDS = frozenset({"tel", "gsm", "cep", "cell", "msisdn", "fon", "handy",
 _PHONE_PARTS = ("phone", "mobile", "mobil", "telefon", "telephone", "whatsapp", "celular")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One record of an audience. `number` is the one a spreadsheet shows: the first row of the file is 1."""
 
     number: int
@@ -107,9 +107,11 @@ def survey(
     else:
         raise InputError(Problem(name, "the file is empty", "give it a header row with the names of the columns"))
     surveyor = _Surveyor(name, first_row, first, first_column, headed=is_header(first))
+    width = surveyor.plain_width
     for number, cells in stream:
         count += 1
-        surveyor.check(number, cells)
+        if len(cells) > width or max(map(len, cells), default=0) > MAX_VALUE:
+            surveyor.check(number, cells)
     return surveyor.shape(count)
 
 
@@ -137,6 +139,11 @@ class _Surveyor:
         self.named = len(self.titles) - len(self.unnamed)
         self.widest = len(self.first)
         self._huge(self.first_row, self.first)
+
+    @property
+    def plain_width(self) -> int:
+        """A record with no more cells than this has nothing to check but their lengths."""
+        return -1 if self.unnamed or (self.headed and self.named == 1) else len(self.titles)
 
     def check(self, number: int, cells: Sequence[str]) -> None:
         if self.headed and self.named == 1 and len(cells) > 1:

@@ -8,7 +8,7 @@ left to the library (None): this file never refuses one. A test compares both ov
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
@@ -27,6 +27,7 @@ _KINDS = (  # the commonest first; a number is valid when any of them fits
     "voicemail",
 )
 _NON_GEOGRAPHICAL = "001"
+_REGIONS = {str(code): regions for code, regions in COUNTRY_CODE_TO_REGION_CODE.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class _Shape:
     lengths: frozenset[int]
     pattern: re.Pattern[str]
 
-    def fits(self, number: str) -> bool:
-        return (not self.lengths or len(number) in self.lengths) and self.pattern.fullmatch(number) is not None
+    def allows(self, length: int) -> bool:
+        return not self.lengths or length in self.lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,28 @@ class _Plan:
     prefix: re.Pattern[str] | None  # what is dialled before a number within the country
     rewrites: bool  # the prefix is not merely left out
     abroad: re.Pattern[str] | None  # what is dialled to leave the country
+    by_length: dict[int, re.Pattern[str] | None] = field(default_factory=dict)
 
     def valid(self, number: str) -> bool:
         """`number` is the national significant number."""
-        return self.general.fits(number) and any(kind.fits(number) for kind in self.kinds)
+        length = len(number)
+        if length in self.by_length:
+            pattern = self.by_length[length]
+        else:
+            pattern = self.by_length[length] = self._pattern(length)
+        return pattern is not None and pattern.match(number) is not None
+
+    def _pattern(self, length: int) -> re.Pattern[str] | None:
+        """What a valid number of that length looks like: as the general description and as that of one kind at least.
+
+        In one pattern, which takes half the time of one after the other (measured).
+        """
+        kinds = [kind.pattern.pattern for kind in self.kinds if kind.allows(length)]
+        if not kinds or not self.general.allows(length):
+            return None
+        return re.compile(
+            rf"(?=(?:{self.general.pattern.pattern})\Z)(?:(?:{'|'.join(f'(?:{kind})' for kind in kinds)})\Z)"
+        )
 
     def has_prefix(self, number: str) -> bool:
         return self.prefix is not None and self.prefix.match(number) is not None
@@ -63,12 +82,11 @@ class _Plan:
 
 def international(digits: str) -> tuple[str, str] | None:
     """E.164 digits and region of `digits` (what stands after the plus); None: ask the library."""
-    if digits.startswith("0"):
-        return None
-    for length in range(1, min(len(digits), 3) + 1):
-        regions = COUNTRY_CODE_TO_REGION_CODE.get(int(digits[:length]))
+    for length in (2, 3, 1):  # no code begins with another one
+        code = digits[:length]
+        regions = _REGIONS.get(code)
         if regions is not None:
-            return _judged(regions, digits[:length], digits[length:])
+            return _judged(regions, code, digits[length:])
     return None
 
 
@@ -77,7 +95,7 @@ def national(digits: str, region: str) -> tuple[str, str] | None:
     home = _plan(region)
     if home is None or (home.abroad is not None and home.abroad.match(digits)):
         return None
-    regions = COUNTRY_CODE_TO_REGION_CODE[int(home.code)]
+    regions = _REGIONS[home.code]
     if regions[0] != region:
         return None
     if digits.startswith(home.code):

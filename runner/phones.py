@@ -11,6 +11,7 @@ import difflib
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumber, ValidationResult
@@ -52,8 +53,7 @@ _WHY = {
 _USUAL_SLIPS = {"UK": "GB", "EN": "GB", "EL": "GR", "TUR": "TR", "GER": "DE", "USA": "US", "DEU": "DE", "GBR": "GB"}
 
 
-@dataclass(frozen=True, slots=True)
-class Phone:
+class Phone(NamedTuple):
     """A valid number. `country` is an ISO region such as 'TR', or '' for numbers of no country (+800 ...)."""
 
     digits: str  # E.164 without the plus

@@ -15,7 +15,7 @@ from runner.errors import InputError, Problem
 from runner.ledger.base import PlannedRow
 from runner.model import Message, SkipReason
 from runner.moments import parse_moment
-from runner.phones import PhoneFault, PhoneReader
+from runner.phones import Phone, PhoneFault, PhoneReader
 from runner.prepare import Branches, Event, Opened, PreparationTask, Rows, Suppressed
 from runner.providers import PROVIDERS
 from runner.suppression import SuppressionFile
@@ -101,6 +101,7 @@ class _Pipeline:
             raise InputError(*problems)
         secrets = {name: "x" for name in self._provider.settings.model_fields if name not in task.settings}
         self._settings = self._provider.settings.model_validate({**task.settings, **secrets})
+        self._filters = task.where is not None
         self._zone = ZoneInfo(task.timezone) if task.timezone is not None else None
 
     def opened(self) -> Opened:
@@ -116,42 +117,29 @@ class _Pipeline:
     def plan(self, position: int, number: int, values: tuple[str, ...]) -> PlannedRow:
 
         raw = values[self._phone]
-        own = orjson.dumps(values).decode()
-
-        def skip(reason: SkipReason, detail: str, phone: str = "", country: str = "") -> PlannedRow:
-            return PlannedRow(position, number, phone, country, raw, reason.value, detail, "", "", None, None, own)
-
         phone = self._reader.read(raw)
         if isinstance(phone, PhoneFault):
-            return skip(phone.reason, phone.detail)
-        keeps = self._renderer.keeps(values)
-        if isinstance(keeps, RenderFault):
-            return skip(keeps.reason, keeps.detail, phone.digits, phone.country)
-        if not keeps:
-            return skip(SkipReason.FILTERED, "", phone.digits, phone.country)
+            return _skipped(position, number, raw, values, phone)
+        if self._filters:
+            keeps = self._renderer.keeps(values)
+            if isinstance(keeps, RenderFault):
+                return _skipped(position, number, raw, values, keeps, phone)
+            if not keeps:
+                return _skipped(position, number, raw, values, _FILTERED, phone)
         rendered = self._renderer.render(values)
         if isinstance(rendered, RenderFault):
-            return skip(rendered.reason, rendered.detail, phone.digits, phone.country)
-        scheduled = self._schedule(values)
+            return _skipped(position, number, raw, values, rendered, phone)
+        scheduled = self._task.scheduled_at if self._task.scheduled_time is None else self._schedule(values)
         if isinstance(scheduled, RenderFault):
-            return skip(scheduled.reason, scheduled.detail, phone.digits, phone.country)
-        message = Message(phone.digits, rendered.image, rendered.caption, scheduled)
-        self._note_branches(position)
-        payload = hashlib.sha256(self._provider.build(self._settings, message).body).digest()
-        return PlannedRow(
-            position,
-            number,
-            phone.digits,
-            phone.country,
-            raw,
-            "",
-            "",
-            rendered.image,
-            rendered.caption,
-            scheduled,
-            payload,
-            own,
-        )
+            return _skipped(position, number, raw, values, scheduled, phone)
+        image, caption = rendered
+        digits, country = phone
+        if self._renderer.taken:
+            self._note_branches(position)
+        body = self._provider.body(self._settings, Message(digits, image, caption, scheduled))
+        payload = hashlib.sha256(body).digest()
+        own = orjson.dumps(values).decode()
+        return PlannedRow(position, number, digits, country, raw, "", "", image, caption, scheduled, payload, own)
 
     def _note_branches(self, position: int) -> None:
         for label in self._renderer.taken:
@@ -159,10 +147,8 @@ class _Pipeline:
             if len(rows) < BRANCH_ROWS:
                 rows.append(position)
 
-    def _schedule(self, values: tuple[str, ...]) -> int | RenderFault | None:
+    def _schedule(self, values: tuple[str, ...]) -> int | RenderFault:
 
-        if self._task.scheduled_time is None:
-            return self._task.scheduled_at
         text = self._renderer.extra("scheduled_time", values)  # noqa: S610 - not Django
         if isinstance(text, RenderFault):
             return text
@@ -170,3 +156,21 @@ class _Pipeline:
             return int(parse_moment(text, self._zone))
         except ValueError as error:
             return RenderFault(SkipReason.RENDER_ERROR, f"scheduled_time: {error}")
+
+
+_FILTERED = RenderFault(SkipReason.FILTERED, "")
+_NO_PHONE = Phone("", "")
+
+
+def _skipped(
+    position: int,
+    number: int,
+    raw: str,
+    values: tuple[str, ...],
+    fault: PhoneFault | RenderFault,
+    phone: Phone = _NO_PHONE,
+) -> PlannedRow:
+    """A row that gets nothing, and why."""
+    digits, country = phone
+    own = orjson.dumps(values).decode()
+    return PlannedRow(position, number, digits, country, raw, fault.reason.value, fault.detail, "", "", None, None, own)

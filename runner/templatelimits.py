@@ -29,11 +29,11 @@ class Meter:
 
     def spend(self, work: int, chars: int = 0) -> None:
         """Takes work and printed characters away. Raises RenderError or TooLongError when there is no more."""
-        self.work -= work
-        self.chars -= chars
-        if self.work < 0:
+        self.work = left = self.work - work
+        self.chars = room = self.chars - chars
+        if left < 0:
             raise RenderError("the template asks for too much work (endless or very large loops, or calls)")
-        if self.chars < 0:
+        if room < 0:
             raise TooLongError(f"the text is longer than {self.most_chars:,} characters")
 
     def each(self, items: Iterable[object]) -> Iterator[object]:

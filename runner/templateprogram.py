@@ -67,10 +67,9 @@ class Program:
         self._parent = dict(shared)
         self._context = template.new_context(self._parent, shared=True)
 
-    @property
-    def fixed(self) -> bool:
-        """Whether every row renders the same."""
-        return not self._cells and not self._row
+    def key(self, values: Sequence[str]) -> tuple[str, ...] | None:
+        """All that the text depends on: rows with the same key render the same. None when that cannot be told."""
+        return None if self._row else tuple([values[at] for _, at, _ in self._cells])
 
     def run(self, values: Sequence[str]) -> str:
         """The rendered text, as it comes. Raises whatever a template can raise."""
@@ -83,8 +82,9 @@ class Program:
             parent["row"] = Row(self._names, values)
         if self._simple:
             context = self._context
-            context.vars = {}
-            context.exported_vars = set()
+            if context.vars or context.exported_vars:
+                context.vars = {}
+                context.exported_vars = set()
         else:
             context = self._template.new_context(parent, shared=True)
         return "".join(self._root(context))

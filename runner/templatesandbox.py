@@ -20,7 +20,7 @@ from runner.columnnames import ROW_METHODS, Row
 from runner.filterguard import glue, guarded_filters, join, percent, replace
 from runner.templatelimits import SIZE_LIMIT, Meter, grown, sized, weigh
 from runner.templatemetering import GLUE, HELD, SHOW, SPEND, WITHIN, Metering
-from runner.templatevalues import Blank, BlankError, RenderError, printable
+from runner.templatevalues import HOLLOW, Blank, BlankError, RenderError, printable
 
 _STR_METHODS = frozenset(
     {"capitalize", "casefold", "center", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii"}
@@ -99,12 +99,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     @pass_context
     def _show(self, _context: Context, value: object, expression: str) -> str:
-        try:
-            words = printable(value)
-        except BlankError:
-            raise
-        except RenderError as error:
-            raise RenderError(f"{expression}: {error.message}") from None
+        if type(value) is str and value not in HOLLOW:  # nearly all that is printed
+            words = value
+        else:
+            try:
+                words = printable(value)
+            except BlankError:
+                raise
+            except RenderError as error:
+                raise RenderError(f"{expression}: {error.message}") from None
         self.meter.spend(1, len(words))
         return words
 

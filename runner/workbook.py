@@ -170,6 +170,11 @@ def _records(loaded: CalamineSheet, scan: SheetScan, tally: _Tally | None = None
 
 
 def _text(cell: Cell, row: int, tally: _Tally | None) -> str:
+    if type(cell) is float and cell.is_integer():  # nearly every number on a sheet
+        whole = int(cell)
+        if tally is not None:
+            tally.number(row, whole)
+        return str(whole)
     if isinstance(cell, bool):
         return "TRUE" if cell else "FALSE"
     if isinstance(cell, float | int):

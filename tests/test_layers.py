@@ -113,7 +113,7 @@ TABLE = {
     ),
     "ledger.slots": "ledger.base ledger.overview ledger.reading ledger.sql",
     "ledger.partitions": "ledger.base ledger.batches ledger.overview ledger.reading ledger.sql",
-    "ledger.sqlite": "errors ledger.base ledger.sql",
+    "ledger.sqlite": "errors ledger.base ledger.sql ledger.staging",
     "ledger.postgres": "errors ledger.address ledger.base ledger.sql ledger.sqlite",
     "ledger.copying": "errors ledger.bulk ledger.schema ledger.sql",
     "ledger": "ledger.address ledger.postgres ledger.sql ledger.sqlite",

@@ -20,12 +20,19 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
 from runner.errors import LedgerError
-from runner.ledger.base import now_us
+from runner.ledger.base import CampaignDraft, now_us
 from runner.ledger.sql import SqlLedger
+from runner.ledger.staging import Staging
 
 BUSY_SECONDS = 15.0
 SPARE_BYTES = 1024 * 1024  # room for the outcomes of 1,000 requests in flight, journal included
-PRAGMAS = ("journal_mode = DELETE", "synchronous = EXTRA", "cache_size = -16000", "secure_delete = OFF")
+CACHE_KB = 16_000
+# Numbers come in any order: with the index over a million of them in memory half as much is written (measured: 377 MB, not 727).
+ADOPTING_KB = 64_000
+PRAGMAS = ("journal_mode = DELETE", "synchronous = EXTRA", f"cache_size = -{CACHE_KB}", "secure_delete = OFF")
+# The temporary tables of a plan have a file of their own, which nobody else can open: larger pages make it quicker to fill,
+# and wiping it before it is deleted took 1.5 microseconds a row (measured).
+TEMPORARY_PRAGMAS = ("temp.page_size = 16384", "temp.secure_delete = OFF")
 
 
 class SqliteLedger(SqlLedger):
@@ -80,6 +87,17 @@ class SqliteLedger(SqlLedger):
     def standing_still(self) -> AbstractContextManager[Connection]:
         """With the write lock: others may read meanwhile."""
         return self._guarded(self._write)
+
+    def adopt(self, staging: Staging, draft: CampaignDraft) -> int:
+        """As every ledger does, with more memory for as long as it takes."""
+        driver = staging.connection.connection.driver_connection  # a PRAGMA of ours must not begin the transaction
+        assert driver is not None  # noqa: S101 - a connection in use has one
+        driver.execute(f"PRAGMA main.cache_size = -{ADOPTING_KB}")
+        try:
+            return super().adopt(staging, draft)
+        finally:
+            with suppress(sqlite3.Error):
+                driver.execute(f"PRAGMA main.cache_size = -{CACHE_KB}")
 
     def _explain(self, error: Exception) -> str:
         cause = getattr(error, "orig", None)
@@ -148,7 +166,7 @@ def _engine(path: Path | None, busy: float) -> Engine:
     def _configure(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # transactions begin where we say, see _begin
         cursor = connection.cursor()
-        for pragma in PRAGMAS:
+        for pragma in PRAGMAS + TEMPORARY_PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -1,6 +1,6 @@
 """The contract of a provider, and the small rules that all providers share. Pure: no socket, no clock.
 
-A provider is one file: a `Settings` model (its block of the campaign file), `ABILITIES`, `build` and `read`,
+A provider is one file: a `Settings` model (its block of the campaign file), `ABILITIES`, `body`, `build` and `read`,
 gathered into one `Provider` value, and one line in the dictionary of `runner.providers`.
 """
 
@@ -99,6 +99,7 @@ class Provider(Generic[S]):
     name: str
     settings: type[S]
     abilities: Abilities
+    body: Callable[[S, Message], bytes]  # of the request; all of it that depends on the message
     build: Callable[[S, Message], Request]  # the request as the vendor's page has it, secret header included
     read: Callable[[Reply], Outcome]  # total: any status and any body gives an Outcome
     sender: Callable[[S], str]  # what identifies the sending account or number; may be secret, never stored as is

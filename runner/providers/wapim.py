@@ -79,19 +79,24 @@ ABILITIES = Abilities(
 )
 
 
-def build(settings: Settings, message: Message) -> Request:
-    """The image message for one recipient, its body's keys in the page's order."""
-    body = {"phone_number": message.phone, "content_url": message.image}
+def body(_settings: Settings, message: Message) -> bytes:
+    """The image message for one recipient, its keys in the page's order."""
+    fields = {"phone_number": message.phone, "content_url": message.image}
     if message.caption:
-        body["caption"] = message.caption
+        fields["caption"] = message.caption
     if message.scheduled_at is not None:
-        body["scheduled_time"] = scheduled_time(message.scheduled_at)
+        fields["scheduled_time"] = scheduled_time(message.scheduled_at)
+    return orjson.dumps(fields)
+
+
+def build(settings: Settings, message: Message) -> Request:
+    """The request with that body."""
     headers = {
         "token": settings.token.get_secret_value(),
         "Content-Type": "application/json",
         "Accept": "application/json",
     }
-    return Request("POST", settings.base_url + PATH, headers, orjson.dumps(body))
+    return Request("POST", settings.base_url + PATH, headers, body(settings, message))
 
 
 def read(reply: Reply) -> Outcome:
@@ -143,4 +148,4 @@ def _is_it(suspect: Suspect, record: dict[str, object]) -> bool:
     )
 
 
-PROVIDER = Provider("wapim", Settings, ABILITIES, build, read, sender, Inquiry(ask, proof))
+PROVIDER = Provider("wapim", Settings, ABILITIES, body, build, read, sender, Inquiry(ask, proof))

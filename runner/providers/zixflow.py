@@ -108,8 +108,8 @@ ABILITIES = Abilities(
 )
 
 
-def build(settings: Settings, message: Message) -> Request:
-    """The image message for one recipient, its body's keys in the page's order, booleans always said.
+def body(settings: Settings, message: Message) -> bytes:
+    """The image message for one recipient, its keys in the page's order, booleans always said.
 
     Raises ValueError for a message with `scheduled_at`: the API has no such field, and sending it now would be wrong.
     """
@@ -118,19 +118,24 @@ def build(settings: Settings, message: Message) -> Request:
     image = {"link": message.image}
     if message.caption:
         image["caption"] = message.caption
-    body: dict[str, object] = {"to": message.phone, "phoneId": settings.phone_id, "type": "image", "image": image}
+    fields: dict[str, object] = {"to": message.phone, "phoneId": settings.phone_id, "type": "image", "image": image}
     if settings.source is not None or settings.link_with_record:
-        body["source"] = settings.source or DEFAULT_SOURCE
-    body["linkWithRecord"] = settings.link_with_record
+        fields["source"] = settings.source or DEFAULT_SOURCE
+    fields["linkWithRecord"] = settings.link_with_record
     if settings.report_url is not None:
-        body["reportURL"] = settings.report_url
-    body["submissionStatus"] = settings.submission_status
+        fields["reportURL"] = settings.report_url
+    fields["submissionStatus"] = settings.submission_status
+    return orjson.dumps(fields)
+
+
+def build(settings: Settings, message: Message) -> Request:
+    """The request with that body; raises as `body` does."""
     headers = {
         "Authorization": f"Bearer {settings.token.get_secret_value()}",
         "Content-Type": "application/json",
         "Accept": "application/json",
     }
-    return Request("POST", settings.base_url + PATH, headers, orjson.dumps(body))
+    return Request("POST", settings.base_url + PATH, headers, body(settings, message))
 
 
 def read(reply: Reply) -> Outcome:
@@ -168,4 +173,4 @@ def proof(suspect: Suspect, reply: Reply) -> str:
     return f"delivery report: {state}"
 
 
-PROVIDER = Provider("zixflow", Settings, ABILITIES, build, read, sender, Inquiry(ask, proof))
+PROVIDER = Provider("zixflow", Settings, ABILITIES, body, build, read, sender, Inquiry(ask, proof))

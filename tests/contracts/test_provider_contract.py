@@ -204,7 +204,9 @@ def test_reading_never_raises_and_accepts_on_proof_only(provider: Provider[Any],
 @pytest.mark.parametrize(("name", "case"), EVERY_REQUEST)
 def test_a_request_is_the_vendor_pages_own(name: str, case: dict[str, Any]) -> None:
     provider = PROVIDERS[name]
-    request = provider.build(provider.settings.model_validate(case["settings"]), Message(**case["message"]))
+    settings, message = provider.settings.model_validate(case["settings"]), Message(**case["message"])
+    request = provider.build(settings, message)
+    assert request.body == provider.body(settings, message), "what a plan is hashed from"
     assert request.method == case["expected"]["method"]
     assert request.url == case["expected"]["url"]
     assert request.headers == case["expected"]["headers"]
