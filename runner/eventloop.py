@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
+
+from runner.steadyclock import SteadyClock
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -19,5 +20,4 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def steady_clock() -> Callable[[], int]:
     """Microseconds: the time of day as it was when the run began, and from then on as the machine counts. Setting the clock
     back by an hour must not make a row that waits six seconds wait an hour."""
-    began = (time.time_ns() - time.monotonic_ns()) // 1000
-    return lambda: began + time.monotonic_ns() // 1000
+    return SteadyClock.begin()
