@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from runner.steadyclock import SteadyClock
 
 YOUNG, MIDDLE, OLD = 10_000, 20, 50  # the collector's thresholds while sending; Python's own are 700, 10, 10
 
@@ -37,5 +38,4 @@ def collected_seldom() -> Iterator[None]:
 def steady_clock() -> Callable[[], int]:
     """Microseconds: the time of day as it was when the run began, and from then on as the machine counts. Setting the clock
     back by an hour must not make a row that waits six seconds wait an hour."""
-    began = (time.time_ns() - time.monotonic_ns()) // 1000
-    return lambda: began + time.monotonic_ns() // 1000
+    return SteadyClock.begin()

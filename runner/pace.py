@@ -33,6 +33,10 @@ POLL = 0.02  # seconds between looks at whether the probe has been answered
 _PENDING = math.inf
 
 
+class RetiredError(Exception):
+    """This gate hands out no more turns; another one has taken its place."""
+
+
 class _Window:
     """One limit's ring of stamps."""
 
@@ -127,13 +131,20 @@ class Pace(Cooled):
         self._outstanding = 0  # slots that are not over
         self._leaving = 0  # of these: let go, a reply to come
         self._started = False
+        self._retired = False
+        self.slowest = 0.0  # seconds: the longest way so far from a turn to its request's bytes
 
     # --- one request ------------------------------------------------------------------------------------------------
 
     async def reserve(self) -> Slot:
-        """Wait for a turn, first come first served. Cancelling gives the turn to the next one; nothing is used up."""
+        """Wait for a turn, first come first served. Cancelling gives the turn to the next one; nothing is used up.
+
+        Raises RetiredError.
+        """
         async with self._turn:
             while True:
+                if self._retired:
+                    raise RetiredError
                 if self._cool.probing and self._outstanding:
                     await self._change()
                     continue
@@ -145,6 +156,18 @@ class Pace(Cooled):
                 if wait <= 0:
                     return self._grant(release)
                 await self._sleep(min(max(wait, 0.001), LONGEST_SLEEP))
+
+    async def retire(self) -> CoolDown:
+        """Hand out no more turns, and wait until the requests of all that were handed out are written or given back.
+
+        Returns what the next gate must know: how long everybody waits after a refusal. Who is asleep in `reserve` is told
+        within LONGEST_SLEEP.
+        """
+        self._retired = True
+        self._changed.set()
+        while any(slot.stamp is None and not slot.over for slot in self._granted):
+            await self._change()
+        return self._cool
 
     def _grant(self, release: float) -> Slot:
         now = self._clock()
@@ -166,7 +189,7 @@ class Pace(Cooled):
         return earliest
 
     async def _change(self) -> None:
-        """Until some slot is written or over, or probing ends. Only the holder of the turn waits here."""
+        """Until some slot is written or over, or probing ends. Only the holder of the turn waits here, and `retire`."""
         self._changed.clear()
         await self._changed.wait()
 
@@ -193,6 +216,7 @@ class Pace(Cooled):
 
     def _stamp(self, slot: Slot) -> None:
         slot.stamp = self._clock()
+        self.slowest = max(self.slowest, slot.stamp - slot.reserved_at)
         for window, (place, _) in zip(self._windows, slot.places, strict=True):
             window.stamps[place] = slot.stamp
         self._tidy()

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,18 +16,16 @@ from runner.errors import CampaignError, ExitCode, StalePlanError
 from runner.files import check_writable
 from runner.ledger.base import TAKEN_OVER, Counts, Recovered
 from runner.ledger.sql import SqlLedger
-from runner.lock import campaign_lock, sender_lock
+from runner.lock import campaign_lock
 from runner.model import SkipReason, Status
 from runner.moments import moment_text
 from runner.outcome_files import Written, write_outcome
 from runner.plan import Plan, draft_of, open_plan
-from runner.progress import Progress, Tally, open_progress
+from runner.progress import Tally, open_progress
 from runner.sending import Sending, deadline_of
 
 if TYPE_CHECKING:
     from runner.clusterplan import Cluster
-
-TURN_SECONDS = 0.3  # between looks at whether another campaign has finished with the sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +162,7 @@ def _run(
     progress = open_progress(tally, settled_before=sum(plan.difference.settled.values()), quiet=options.quiet)
     shared_image = "{" not in campaign.message.image
     breaker = Breaker(campaign.send.stop_when.limits(), shared_image=shared_image)
-    parts = (campaign, ledger, campaign_id, run_id, progress, breaker, options.only, deadline_of(campaign))
+    parts = (campaign, ledger, campaign_id, run_id, progress, breaker, options.only, deadline_of(campaign), owner)
     sending = Sending(*parts)
     if options.cluster is not None:
         from runner.cluster import ClusterSending
@@ -174,10 +171,8 @@ def _run(
     canary = campaign.send.canary
     ledger.tell = progress.note
     try:
-        with _sender(campaign, ledger, campaign_id, owner, progress) as held, ledger.spare_space():
-            if not held:
-                ending = Ending(ledger.state(campaign_id), "stopped from another terminal while waiting for its turn")
-            elif canary is not None and canary < to_send and not plan.difference.settled.get(Status.ACCEPTED):
+        with ledger.spare_space():
+            if canary is not None and canary < to_send and not plan.difference.settled.get(Status.ACCEPTED):
                 ending = sending.with_canary(canary, options.limit, ask.go_on)
             else:
                 ending = sending.run(options.limit)
@@ -190,25 +185,3 @@ def _run(
     if ending.word != "failed":
         ledger.end_run(run_id, ending.word)
     return ending, tally.finished
-
-
-def _sender(
-    campaign: Campaign, ledger: SqlLedger, campaign_id: int, owner: str, progress: Progress
-) -> AbstractContextManager[bool]:
-    """Campaigns through one account take turns: each keeps the account's limit alone, and together they keep it, too.
-
-    Those of a shared ledger need no turns: they are given their slots by the database.
-    """
-    if not campaign.rates or ledger.shared:
-        return nullcontext(True)
-    told: list[str] = []
-
-    def wait(other: str) -> bool:
-        if not told:
-            told.append(other)
-            progress.note(f"waiting: the same account is sending for {other}")
-        time.sleep(TURN_SECONDS)
-        return ledger.state(campaign_id) == "open"
-
-    sender = ledger.fingerprint(campaign.provider.sender(campaign.settings))
-    return sender_lock(campaign.workspace.reports, sender, f"campaign {campaign.name}, {owner}", wait)

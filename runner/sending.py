@@ -20,6 +20,7 @@ from runner.eventloop import collected_seldom, loop_factory, steady_clock
 from runner.ledger.base import Hold, now_us
 from runner.ledger.slots import Slots
 from runner.ledger.sql import SqlLedger
+from runner.lock import SenderHold
 from runner.moments import moment_text
 from runner.optoutwatch import watch_optouts
 from runner.pace import Pace
@@ -27,6 +28,7 @@ from runner.progress import Progress
 from runner.recorder import COMPANY, Recorder
 from runner.retry import RetryPolicy
 from runner.sharedpace import open_shared_pace
+from runner.sharing import open_gate, place_at_sender
 from runner.signals import end_orderly_on_signals
 from runner.transport import Transport
 from runner.turns import Gate
@@ -47,16 +49,26 @@ class Sending:
     breaker: Breaker
     only: tuple[str, ...] | None
     deadline: int | None  # microseconds since the epoch
+    owner: str  # which process this is, in words for others
 
     def run(self, limit: int | None) -> Ending:
         """Send to at most `limit` recipients. May be called again: the ledger knows how far it has come."""
         return self.run_here(limit)
 
     def run_here(self, limit: int | None) -> Ending:
-        """The same, in this process."""
+        """The same, in this process. Each call takes a place at the sender of its own: a question may lie between two."""
+        if not self.campaign.rates or self.ledger.shared:
+            return self._run_loop(limit, None)
+        with place_at_sender(self.campaign, self.ledger, self.campaign_id, self.owner, self.progress.note) as place:
+            if place is None:
+                why = "stopped from another terminal while waiting for another campaign"
+                return Ending(self.ledger.state(self.campaign_id), why)
+            return self._run_loop(limit, place)
+
+    def _run_loop(self, limit: int | None, place: SenderHold | None) -> Ending:
         try:
             with collected_seldom(), asyncio.Runner(loop_factory=loop_factory()) as loop:
-                return loop.run(self._drive(limit))
+                return loop.run(self._drive(limit, place))
         finally:
             end_orderly_on_signals()
 
@@ -72,13 +84,13 @@ class Sending:
             return Ending("limit", f"stopped after the first {canary:,}, as you wished")
         return self.run(limit - canary if limit is not None else None)
 
-    async def _drive(self, limit: int | None) -> Ending:
+    async def _drive(self, limit: int | None, place: SenderHold | None) -> Ending:
         campaign = self.campaign
         sender_id = self.ledger.campaign(campaign.name).sender_id
         hold = Hold(self.campaign_id, self.run_id, sender_id)
         recorder = Recorder(self.ledger, hold, company=COMPANY if self.ledger.shared else 0.0)
         async with (
-            self._gate(sender_id) as gate,
+            self._gate(sender_id, place) as gate,
             Transport(
                 connections=campaign.concurrency,
                 timeout=campaign.send.timeout,
@@ -99,7 +111,7 @@ class Sending:
                     limit=limit,
                     only=self.only,
                 ),
-                clock=steady_clock(),
+                clock=place.clock if place is not None else steady_clock(),
                 wall=now_us,
                 random=random.random,
                 breaker=self.breaker,
@@ -116,11 +128,15 @@ class Sending:
                 await asyncio.gather(watch, return_exceptions=True)
                 await recorder.close()
 
-    def _gate(self, sender_id: int) -> AbstractAsyncContextManager[Gate]:
-        """The budget that all machines share, where the ledger is for many; else our own, which uses 3 % more of the limit."""
+    def _gate(self, sender_id: int, place: SenderHold | None) -> AbstractAsyncContextManager[Gate]:
+        """The budget that all machines share, where the ledger is for many; else our own, for as long as we are alone."""
+        slots, rates = Slots(self.ledger, sender_id), self.campaign.rates
         if self.ledger.shared:
-            return open_shared_pace(Slots(self.ledger, sender_id), self.campaign.rates)
-        return contextlib.nullcontext(_pace(self.campaign, self.ledger, sender_id))
+            return open_shared_pace(slots, rates)
+        alone = partial(_pace, self.campaign, self.ledger, sender_id)
+        if place is None:
+            return contextlib.nullcontext(alone())
+        return open_gate(place, alone, slots, rates, self.progress.note)
 
     async def watch_optouts(self, call: Callable[[Callable[[], int]], Awaitable[int]]) -> None:
         """Numbers added to a suppression file while the run goes on count from now on, as those of `optout add` do.
@@ -182,7 +198,7 @@ def _pace(campaign: Campaign, ledger: SqlLedger, sender_id: int) -> Pace:
     The ledger has the moment of the intent; the request left up to LONGEST_SET_OFF later, and counts from then. (Measured
     without this: 61 requests in a minute under 60/min with a restart in it, the 61st 59.990 s after the first.)
     """
-    now = now_us()
+    now = ledger.clock()
     recent: Sequence[int] = ()
     if campaign.rates:
         window = max(rate.window for rate in campaign.rates) + LONGEST_SET_OFF

@@ -6,7 +6,8 @@ slots (W + slack + MARGIN) / count apart there are at most `count` of these. Wha
 
 No two clocks are compared. The ledger answers 'your first slot is in d'; it said so between our question and our hearing the
 answer, so by our own clock the slot is released at heard + d and expires at asked + d + slack: a slow answer costs slack, never
-exactness. The price is the slack: with 30 ms of it 97 % of a limit a second are used at best.
+exactness. (Where the ledger is a file, its clock is the one that all processes of the machine count by: no slack is lost.)
+The price is the slack: with 30 ms of it 97 % of a limit a second are used at best.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def budget_of(rates: Sequence[Rate]) -> tuple[Budget, float]:
     if quickest is None:
         return Budget(0), LONGEST_SLEEP
     slack = min(SLACK * quickest.window, LONGEST_SLACK)
-    spans = [(rate.count, math.ceil((rate.window + slack + MARGIN) * 1e6)) for rate in rates if rate != quickest]
-    return Budget(math.ceil((quickest.window + slack + MARGIN) * 1e6 / quickest.count), tuple(spans)), slack
+    spans = {rate: (rate.count, math.ceil((rate.window + slack + MARGIN) * 1e6)) for rate in rates}
+    shortest_span = spans.pop(quickest)
+    return Budget(math.ceil(shortest_span[1] / shortest_span[0]), tuple(spans.values()), shortest_span), slack
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -121,7 +123,10 @@ class SharedSlot:
 
 
 class SharedPace(Cooled):
-    """The gate of one process to one sender's shared budget. `take` asks the ledger for slots."""
+    """The gate of one process to one sender's shared budget. `take` asks the ledger for slots.
+
+    `cool`: what the gate before this one has learnt. `set_off`: no request leaves more than so many seconds after its turn.
+    """
 
     def __init__(
         self,
@@ -131,6 +136,8 @@ class SharedPace(Cooled):
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         lead: Lead | None = None,
+        cool: CoolDown | None = None,
+        set_off: float = math.inf,
     ) -> None:
         self._budget, self._slack = budget_of(rates)
         gap = self._budget.gap / 1e6
@@ -147,7 +154,10 @@ class SharedPace(Cooled):
         self._outstanding = 0  # slots handed out and not over
         self._leaving = 0  # of these: let go, a reply to come
         self._lead = lead or Lead()
-        self._cool = CoolDown(clock)
+        self._cool = cool or CoolDown(clock)
+        self._set_off = set_off
+        self._answer = _Typical(0.005)
+        self._wait_for_answer = 0.0  # where it does not come out of the slack
         self.late = 0  # moments that expired unused
 
     async def close(self) -> None:
@@ -198,8 +208,8 @@ class SharedPace(Cooled):
         now = self._clock()
         self._lead.commit.add(now - slot.reserved_at)
         slot.begun_at = now
-        slot.patience = now + PATIENCE
-        if not slot.over and self._cool.until <= slot.patience:
+        slot.patience = min(now + PATIENCE, slot.reserved_at + self._set_off)
+        if not slot.over and max(self._cool.until, now) <= slot.patience:
             return True
         slot.drop()
         return False
@@ -270,10 +280,17 @@ class SharedPace(Cooled):
         return self._filling
 
     async def _fill(self) -> None:
-        wanted = min(self._block, max(self._waiting + self._promised - len(self._pool), 1))
+        block = self._block
+        if self._wait_for_answer and self._budget.gap:  # or the next block would come when this one is long used up
+            block = min(max(block, math.ceil(2e6 * self._wait_for_answer / self._budget.gap)), BLOCK_AT_MOST)
+        wanted = min(block, max(self._waiting + self._promised - len(self._pool), 1))
         asked = self._clock()
-        granted = await self._take(wanted, self._budget, self._lead.seconds)
+        granted = await self._take(wanted, self._budget, self._lead.seconds + self._wait_for_answer)
         heard = self._clock()
+        if granted.said_at is not None:
+            self._answer.add(heard - granted.said_at)
+            self._wait_for_answer = self._answer.seconds
+            asked = heard = granted.said_at
         if granted.n == 0:
             if granted.delay > WORTH_PROBING:
                 self._cool.probing = True
@@ -292,11 +309,17 @@ def _look_at(task: asyncio.Task[None]) -> None:
 
 @asynccontextmanager
 async def open_shared_pace(
-    slots: Slots, rates: Sequence[Rate], lead: Lead | None = None, *, rebuild: bool = True
+    slots: Slots,
+    rates: Sequence[Rate],
+    lead: Lead | None = None,
+    *,
+    rebuild: bool = True,
+    cool: CoolDown | None = None,
+    set_off: float = math.inf,
 ) -> AsyncIterator[SharedPace]:
     """The gate, with a thread of its own for its questions: a slot must not wait for a commit.
 
-    `rebuild`: see `Slots.rebuild`; once for a run is enough.
+    `rebuild`: see `Slots.rebuild`; once for a run is enough. `cool`, `set_off`: see `SharedPace`.
     """
     loop = asyncio.get_running_loop()
     thread = ThreadPoolExecutor(1, thread_name_prefix="slots")
@@ -304,7 +327,7 @@ async def open_shared_pace(
     async def take(n: int, budget: Budget, lead: float) -> Granted:
         return await loop.run_in_executor(thread, slots.reserve, n, budget, lead)
 
-    pace = SharedPace(rates, take=take, clock=time.monotonic, lead=lead)
+    pace = SharedPace(rates, take=take, clock=time.monotonic, lead=lead, cool=cool, set_off=set_off)
     try:
         if rebuild:
             await loop.run_in_executor(thread, slots.rebuild, budget_of(rates)[0].gap)

@@ -99,7 +99,7 @@ def dotted(path: KeyPath) -> str:
 def yaml_text(value: object) -> str:
     """A value as it is written in a campaign file, on one line: `true`, `[TR, DE]`, `'{{ Photo }}'`."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1_000_000)
-    return text.removesuffix("...\n").strip()
+    return text.removesuffix("...\n").strip("\n")
 
 
 def read_yaml(path: Path) -> YamlFile:

@@ -81,6 +81,7 @@ TABLE = {
     "campaignfile": "breaker phones providers providers.base units",
     "drawings": "attemptstats",
     "turns": "",
+    "steadyclock": "",
     "cooldown": "turns",
     "pace": "cooldown units",
     "whatsapp": "outsidetext",
@@ -109,7 +110,8 @@ TABLE = {
     "ledger.stagetables": "",
     "ledger.staging": "ledger.base ledger.bulk ledger.stagetables model",
     "ledger.sql": (
-        "ledger.adoption ledger.base ledger.batches ledger.claims ledger.reading ledger.staging ledger.upgrading model"
+        "ledger.adoption ledger.base ledger.batches ledger.claims ledger.reading ledger.staging ledger.upgrading model "
+        "steadyclock"
     ),
     "ledger.slots": "ledger.base ledger.overview ledger.reading ledger.sql",
     "ledger.partitions": "ledger.base ledger.batches ledger.overview ledger.reading ledger.sql",
@@ -128,13 +130,13 @@ TABLE = {
     "workspace": "errors",
     "campaign": "account campaignfile complaints errors moments providers.base units workspace yamlfile",
     # the heart
-    "lock": "errors files",
+    "lock": "errors files steadyclock",
     "progress": "model pace units",
     "recorder": "ledger.base ledger.slots ledger.sql",
     "signals": "",
     "transport": "model",
     "engine": "breaker errors ledger.base model progress recorder retry transport turns",
-    "eventloop": "",
+    "eventloop": "steadyclock",
     "sameness": "",
     "sharedpace": "cooldown ledger.slots pace units",
     # plans, results and pages
@@ -166,9 +168,10 @@ TABLE = {
         "campaign files ledger.base ledger.sql ledger.staging messagecards pages plan preflight previewbook previewpage"
     ),
     "reconcile": "campaign ledger.base ledger.sql model providers.base transport",
+    "sharing": "campaign cooldown ledger.slots ledger.sql lock pace sharedpace turns units",
     "sending": (
-        "breaker campaign engine errors eventloop ledger.base ledger.slots ledger.sql moments optoutwatch pace progress "
-        "recorder retry sharedpace signals transport turns"
+        "breaker campaign engine errors eventloop ledger.base ledger.slots ledger.sql lock moments optoutwatch pace progress "
+        "recorder retry sharedpace sharing signals transport turns"
     ),
     "partition": (
         "breaker engine errors eventloop ledger.base ledger.partitions ledger.postgres ledger.slots ledger.sql model "

@@ -5,7 +5,8 @@ database's counts (SQLite has none of its own: the machine's). Measured with Pos
 such statements a second from one connection, 937 from 32 at once; with blocks of 20 slots far above any sender's limit.
 
 Evenly spaced slots keep the limit of the shortest window by themselves. Longer windows (1,000 a day beside 40 a second)
-are kept by counting: slot k may not come sooner than the window's length after slot k - count, which `slots` remembers.
+are kept by counting: slot k may not come sooner than the window's length after slot k - count, which `slots` remembers. So is
+the shortest one after requests that had no slots and were not evenly spaced: those of a run that was alone until now.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ _LOOK = {
     name: text(f"SELECT next_slot, paused_until, slot_count, {now} FROM senders WHERE id = :id{lock}")
     for name, now, lock in (("postgresql", _POSTGRES_NOW, " FOR UPDATE"), ("sqlite", _NOW["sqlite"], ""))
 }
-_MOMENT = text(
-    "SELECT last - (upto - :number) * gap FROM slots WHERE sender_id = :id AND upto >= :number AND upto - n < :number "
-    "ORDER BY upto LIMIT 1"
+_MOMENTS = text(  # the blocks that slots first ... last are in; :most blocks hold them all
+    "SELECT upto, n, last, gap FROM slots WHERE sender_id = :id AND upto >= :first AND upto - n < :last "
+    "ORDER BY upto LIMIT :most"
 )
 _MOVE = text("UPDATE senders SET next_slot = :next, slot_count = :upto WHERE id = :id")
 _NOTE = text("INSERT INTO slots (sender_id, upto, n, last, gap) VALUES (:id, :upto, :n, :last, :gap)")
@@ -60,6 +61,15 @@ _REBUILD = {
     )
     for name, now in _NOW.items()
 }
+# The same, to the point: what this run has sent since it began left at most :slowest after its intent, and all of it has left by
+# now. In blocks of those that left within 10 ms, or within a second where it was more than a minute ago: a day may hold millions.
+_SENT = text(
+    "INSERT INTO slots (sender_id, upto, n, last, gap) SELECT :id, sum(count(*)) OVER (ORDER BY max(moment)), count(*), "
+    "max(moment), 0 FROM (SELECT min(started_at + CASE WHEN started_at >= :since THEN :slowest ELSE "
+    f"{SET_OFF_US} END, :now) AS moment FROM attempts WHERE sender_id = :id AND started_at > :now - {DAY_US}) AS sent "
+    "GROUP BY moment > :now - 60000000, moment / CASE WHEN moment > :now - 60000000 THEN 10000 ELSE 1000000 END"
+)
+_FORGET = text("DELETE FROM slots WHERE sender_id = :id")
 _COUNT = text(
     "UPDATE senders SET slot_count = (SELECT coalesce(max(upto), 0) FROM slots WHERE sender_id = :id), "
     "next_slot = (SELECT coalesce(max(last), 0) + :gap FROM slots WHERE sender_id = :id) WHERE id = :id"
@@ -68,19 +78,28 @@ _COUNT = text(
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a sender's limits mean for slots, in microseconds. Each of `windows`: at most `count` slots in `length`."""
+    """What a sender's limits mean for slots, in microseconds. Each of `windows`: at most `count` slots in `length`.
+
+    `shortest` is the window that the gap keeps; it is counted only where there were no gaps.
+    """
 
     gap: int
     windows: Sequence[tuple[int, int]] = ()
+    shortest: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """`n` slots, the first in `delay` seconds, `gap` seconds apart. n = 0: none yet, ask again in `delay`."""
+    """`n` slots, the first in `delay` seconds, `gap` seconds apart. n = 0: none yet, ask again in `delay`.
+
+    `said_at`: when that was true, by this process's `time.monotonic`, where the ledger's clock is the machine's own. None:
+    some time between question and answer.
+    """
 
     n: int
     delay: float
     gap: float = 0.0
+    said_at: float | None = None
 
 
 class Slots:
@@ -129,6 +148,17 @@ class Slots:
             else:
                 connection.execute(_PRUNE[name], parameters)
 
+    def follow(self, gap: int, since: int, slowest: int) -> None:
+        """Before the first slot after a run that was alone until now: all that was sent counts, earlier slots do not.
+
+        The run has sent since the moment `since`; its requests left at most `slowest` after their intents, and have left.
+        """
+        with self._ledger.writing() as connection:
+            parameters = {"id": self._id, "gap": gap, "since": since, "slowest": slowest, "now": self._ledger.clock()}
+            connection.execute(_FORGET, parameters)
+            connection.execute(_SENT, parameters)
+            connection.execute(_COUNT, parameters)
+
     def _take(self, connection: Connection, n: int, gap: int, lead: int) -> Granted:
         parameters = {"id": self._id, "n": n, "gap": gap, "lead": lead, "horizon": HORIZON_US}
         delay = connection.execute(_TAKE, parameters).scalar_one_or_none()
@@ -140,27 +170,42 @@ class Slots:
     def _count_and_take(self, connection: Connection, n: int, budget: Budget, lead: int) -> Granted:
         look = _LOOK[connection.dialect.name]
         next_slot, paused_until, upto, now = connection.execute(look, {"id": self._id, **self._now(connection)}).one()
+        steady = self._ledger.steady
+        said_at = steady.monotonic(now) if steady is not None else None
         earliest = max(next_slot, paused_until, now + lead)
+        n = min(n, *(count for count, _ in budget.windows)) if budget.windows else n
         while True:
-            first = max([earliest, *(self._free_at(connection, upto + n, window) for window in budget.windows)])
+            first = max(earliest, self._free_at(connection, upto, n, budget))
             if first <= now + max(HORIZON_US, lead):
                 break
             if n == 1:
-                return Granted(0, (first - HORIZON_US - now) / 1e6)
+                return Granted(0, (first - HORIZON_US - now) / 1e6, said_at=said_at)
             n //= 2
         last = first + (n - 1) * budget.gap
         block = {"id": self._id, "upto": upto + n, "n": n, "last": last, "gap": budget.gap, "next": last + budget.gap}
         connection.execute(_MOVE, block)
         connection.execute(_NOTE, block)
-        return Granted(n, (first - now) / 1e6, budget.gap / 1e6)
+        return Granted(n, (first - now) / 1e6, budget.gap / 1e6, said_at)
 
-    def _free_at(self, connection: Connection, number: int, window: tuple[int, int]) -> int:
-        """When slot `number` may come at the soonest, for one window."""
-        count, length = window
-        if number <= count:
-            return 0
-        moment = connection.execute(_MOMENT, {"id": self._id, "number": number - count}).scalar_one_or_none()
-        return int(moment) + length if moment is not None else 0
+    def _free_at(self, connection: Connection, upto: int, n: int, budget: Budget) -> int:
+        """When `n` slots that follow on slot `upto` may begin at the soonest, as far as windows are counted."""
+        windows = [(count, length, False) for count, length in budget.windows]
+        if budget.shortest is not None and connection.dialect.name == "sqlite":
+            windows.append((*budget.shortest, True))
+        free_at = 0
+        for count, length, uneven in windows:
+            first, last = upto + 1 - count, min(upto + n - count, upto)
+            if last < 1:
+                continue
+            keys = {"id": self._id, "first": first, "last": last, "most": n}
+            for block_upto, block_n, moment, gap in connection.execute(_MOMENTS, keys):
+                if uneven and gap:
+                    continue
+                # Number k was at moment - (block_upto - k) * gap, and the one that must come `length` later is
+                # k - first gaps after the first of ours: both ends of a block say all about it.
+                for k in (max(first, block_upto - block_n + 1), min(last, block_upto)):
+                    free_at = max(free_at, moment - (block_upto - k) * gap + length - (k - first) * budget.gap)
+        return free_at
 
     def _now(self, connection: Connection) -> dict[str, int]:
         return {"now": self._ledger.clock()} if connection.dialect.name == "sqlite" else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, bindparam, text
@@ -21,6 +22,7 @@ from runner.ledger.reading import LedgerReader
 from runner.ledger.staging import Staging
 from runner.ledger.upgrading import bring_up, state_of
 from runner.model import Status
+from runner.steadyclock import SteadyClock
 
 T = TypeVar("T")
 
@@ -29,10 +31,12 @@ class SqlLedger(LedgerReader):
     """One row per recipient, an append-only list of attempts, suppressions. Any failure to read or write is a LedgerError."""
 
     shared = False  # whether other machines may use it at the same time
+    folder: Path | None = None  # where it lies, if it is a file: what guards it lies beside it
 
     def __init__(self, engine: Engine, name: str, clock: Callable[[], int] = now_us) -> None:
         super().__init__(engine, name, clock)
         self.tell: Callable[[str], None] = lambda _: None  # something a person should know while a run goes on
+        self.steady: SteadyClock | None = None  # the clock of all runs that send through one sender, while one goes on
 
     @abstractmethod
     def _write(self) -> AbstractContextManager[Connection]:
@@ -56,7 +60,7 @@ class SqlLedger(LedgerReader):
 
     def clock(self) -> int:
         """This machine's time in microseconds, for what the database has no clock for."""
-        return self._clock()
+        return self._clock() if self.steady is None else self.steady()
 
     def prepare(self, *, create: bool) -> bool:
         """Make the tables if they are not there (with `create`), upgrade those of an older version. Whether there are any.

@@ -49,12 +49,12 @@ def share(times: Sequence[int], per_second: float) -> float:
     return (len(times) - 1) / ((times[-1] - times[0]) / 1e6) / per_second
 
 
-def best_share(once: Callable[[], float]) -> float:
+def best_share(once: Callable[[], float], wanted: float = WANTED) -> float:
     """The best of up to TRIES runs: other programs can only lower the share. That the limit holds is judged each time."""
     best = 0.0
     for _ in range(TRIES):
         best = max(best, once())
-        if best >= WANTED:
+        if best >= wanted:
             break
     return best
 
@@ -146,7 +146,7 @@ def test_no_sliding_minute_holds_too_many_when_a_restart_lies_in_it(
 
 
 def test_two_campaigns_through_one_sender_share_its_rate(bench: Workbench, open_sandbox: OpenSandbox) -> None:
-    """They take turns, and what the first has sent counts for the second."""
+    """At the same time, and what the first has sent counts for the second. More of it: test_sharing.py."""
     box, ticks = open_sandbox.with_pulse()
     strangers = numbers(120, 1001)
     bench.audience(((f"+{phone}", "Ada") for phone in strangers), name="others.csv")
@@ -154,7 +154,7 @@ def test_two_campaigns_through_one_sender_share_its_rate(bench: Workbench, open_
     second = bench.start("send", other, "--yes")
     _, first = start_sending(bench, box, 120, "40/s")
     told = first.wait().must(0).err + second.wait().must(0).err
-    assert "waiting: the same account is sending for campaign" in told
+    assert told.count("they share its pace") == 2
     assert sorted(by_phone(box)) == sorted(numbers(120) + strangers)
     assert worst(box, ticks) <= 40
 

@@ -142,6 +142,26 @@ def test_the_rate_holds_when_the_clock_jumps_in_the_middle_of_a_run(bench: Bench
         assert set(bench.statuses().values()) == {"accepted"}
 
 
+@pytest.mark.parametrize("jump", [DAYS_ON, HOUR_BACK])
+def test_two_runs_that_share_a_sender_keep_its_rate_when_the_clock_jumps(bench: Bench, clock: Clock, jump: int) -> None:
+    """Before the second begins, and again while both go on: each has read another time of day."""
+    with provider() as box:
+        bench.people(240)
+        for name in ("spring", "autumn"):
+            message = {"caption": f"{name} {{{{ Name }}}}"}
+            bench.campaign(box.url, name=name, message=message, send={"rate": ["20/s"], "concurrency": 10})
+        first = bench.start("send", "campaigns/spring.yaml", "--yes", **clock.environment)
+        until(lambda: len(sends(box)) >= 12, 60, "the first requests")
+        clock.set(jump)
+        second = bench.start("send", "campaigns/autumn.yaml", "--yes", **clock.environment)
+        until(lambda: len([entry for entry in sends(box) if "autumn" in entry.body]) >= 20, 30, "the second's requests")
+        clock.set(TRUE)
+        for running in (first, second):
+            assert "share its pace" in running.wait(30).must(0).err
+        assert worst_window([entry.at_us for entry in sends(box)], 800_000) <= 20  # as above
+        assert len(sends(box)) == 480
+
+
 def test_the_rate_holds_over_a_restart_when_the_clock_is_set_back_between_the_runs(bench: Bench, clock: Clock) -> None:
     """One a minute, and the second run begins well within the first one's minute: it has to wait."""
     with provider() as box:

@@ -1,4 +1,4 @@
-"""The campaign's lock, between real processes."""
+"""The campaign's lock and the places at a sender, between real processes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ import stat
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from runner.errors import ExitCode, LedgerError, LockedError
-from runner.lock import campaign_lock
+from runner.lock import SenderHold, campaign_lock, sender_lock
+from runner.steadyclock import SteadyClock
 
 HOLD = """
 import sys
 from pathlib import Path
-from runner.lock import campaign_lock
+from runner.lock import SenderHold, campaign_lock, sender_lock
+from runner.steadyclock import SteadyClock
 with campaign_lock(Path(sys.argv[1]), "spring", "process 4711 on elsewhere"):
     print("held", flush=True)
     sys.stdin.readline()
@@ -143,3 +148,178 @@ def test_a_name_does_not_outlast_its_holder(tmp_path: Path) -> None:
     with campaign_lock(tmp_path, "spring", "process 4713 on elsewhere"):
         pass
     assert (tmp_path / ".lock").read_text() == ""
+
+
+# --- a place at a sender --------------------------------------------------------------------------------------------------------
+
+AT_SENDER = """
+import sys, time
+from pathlib import Path
+from runner.lock import sender_lock
+
+def wait(other):
+    print("waits for", other, flush=True)
+    time.sleep(0.02)
+    return True
+
+with sender_lock(Path(sys.argv[1]), "s1", sys.argv[2], wait) as hold:
+    print("alone" if hold.alone else "shares", hold.clock.offset, flush=True)
+    for line in sys.stdin:
+        if line == "share\\n":
+            while not hold.wanted():
+                time.sleep(0.01)
+            hold.share()
+        print("did it", flush=True)
+"""
+
+
+class AtSender:
+    """Another process with a place at the sender, or waiting for one."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", AT_SENDER, str(folder), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def says(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def comes_in(self) -> tuple[str, int]:
+        """How, and by which clock, once it need not wait any more."""
+        while (words := self.says()).startswith("waits"):
+            pass
+        how, _, offset = words.partition(" ")
+        return how, int(offset)
+
+    def share(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("share\n")
+        self.process.stdin.flush()
+        assert self.says() == "did it"
+
+    def ends(self) -> None:
+        self.process.communicate(timeout=10)
+
+    def is_killed(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture
+def come(tmp_path: Path) -> Iterator[Callable[[str], AtSender]]:
+    made: list[AtSender] = []
+
+    def make(name: str) -> AtSender:
+        made.append(AtSender(tmp_path, name))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.is_killed()
+
+
+def test_who_comes_second_waits_until_the_first_agrees_to_share_and_goes_by_its_clock(
+    come: Callable[[str], AtSender],
+) -> None:
+    first = come("campaign one")
+    how, clock = first.comes_in()
+    assert how == "alone"
+    second = come("campaign two")
+    assert second.says() == "waits for campaign one"
+    first.share()
+    assert second.comes_in() == ("shares", clock)
+    third = come("campaign three")
+    assert third.comes_in() == ("shares", clock)
+    first.ends()
+    assert come("campaign four").comes_in() == ("shares", clock)
+
+
+def test_when_all_who_shared_are_gone_the_next_one_is_alone(come: Callable[[str], AtSender]) -> None:
+    first, second = come("one"), None
+    first.comes_in()
+    second = come("two")
+    first.share()
+    second.comes_in()
+    first.is_killed()
+    second.is_killed()
+    assert come("three").comes_in()[0] == "alone"
+
+
+def test_who_waited_for_one_that_was_killed_is_alone(come: Callable[[str], AtSender]) -> None:
+    first = come("one")
+    first.comes_in()
+    second = come("two")
+    assert second.says() == "waits for one"
+    first.is_killed()
+    assert second.comes_in()[0] == "alone"
+
+
+def test_nobody_is_wanted_any_more_when_who_waited_was_killed(tmp_path: Path, come: Callable[[str], AtSender]) -> None:
+    with at_sender(tmp_path) as hold:
+        other = come("two")
+        assert other.says() == "waits for me"
+        assert hold.wanted()
+        other.is_killed()
+        assert not hold.wanted()
+        assert hold.alone
+
+
+def test_who_counts_time_on_another_machine_waits_until_all_who_share_are_gone(
+    tmp_path: Path, come: Callable[[str], AtSender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.lock.counting", lambda: "elsewhere")
+    with at_sender(tmp_path) as hold:
+        other = come("two")
+        assert other.says() == "waits for me"
+        while not hold.wanted():
+            pass
+        hold.share()
+        for _ in range(3):
+            assert other.says().startswith("waits for")
+    assert other.comes_in()[0] == "alone"
+
+
+def test_who_gives_up_waiting_has_no_place(tmp_path: Path) -> None:
+    with at_sender(tmp_path), sender_lock(tmp_path, "s1", "you", lambda other: other != "me") as place:
+        assert place is None
+
+
+def test_senders_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    with at_sender(tmp_path) as one, at_sender(tmp_path, "s2") as two:
+        assert one.alone
+        assert two.alone
+
+
+def test_on_a_full_disk_nobody_is_let_in_who_could_not_learn_the_clock(
+    tmp_path: Path, come: Callable[[str], AtSender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with at_sender(tmp_path) as hold:
+        assert come("two").says() == "waits for me"
+        monkeypatch.setattr(os, "pwrite", full)
+        assert not hold.wanted()
+
+
+def test_two_clocks_that_began_alike_tell_the_same_time_whatever_has_been_set_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began = SteadyClock.begin()
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    again = SteadyClock(began.offset)
+    moment = began()
+    assert 0 <= again() - moment < 1_000_000
+    assert abs(began.monotonic(began()) - time.monotonic()) < 1
+
+
+@contextmanager
+def at_sender(folder: Path, sender: str = "s1") -> Iterator[SenderHold]:
+    """A place of our own, which nobody else had."""
+    with sender_lock(folder, sender, "me", lambda _: False) as hold:
+        assert hold is not None
+        yield hold
