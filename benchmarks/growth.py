@@ -81,7 +81,7 @@ def growth(*, quick: bool, rounds: int, sizes: tuple[int, ...] | None = None) ->
         machine=machine,
         tables=(
             Table(
-                title=f"A whole campaign send, {IN_FLIGHT} in flight",
+                title=f"A whole campaign send with keep_connections, {IN_FLIGHT} in flight",
                 columns=(
                     "rows",
                     "CPU a message, sending",

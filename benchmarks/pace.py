@@ -140,6 +140,7 @@ def pace(*, quick: bool, rounds: int, cases: Sequence[Case] | None = None) -> Pa
         ),
         targets=tuple(targets),
         notes=(
+            "Sent with `keep_connections`.",
             "The provider's process had real-time priority."
             if first
             else "The provider's process had no real-time priority (not allowed here): its readings may be late.",

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 
 from runner.cooldown import CoolDown, Cooled
 from runner.ledger.slots import Budget, Granted, Slots
-from runner.pace import MARGIN, POLL, shortest
+from runner.pace import POLL, shortest
 from runner.units import Rate
 
+MARGIN = 0.002  # seconds added to every window: timers and clocks of many machines have a grain of 1 ms
 SLACK = 0.03  # of the shortest window
 LONGEST_SLACK = 0.25  # seconds
 BLOCK_SECONDS, BLOCK_AT_MOST = 0.05, 20  # slots taken at once

@@ -217,6 +217,29 @@ def test_the_limit_holds_where_the_requests_arrive_although_some_are_late(rate: 
 # --- how much of the limit is used ------------------------------------------------------------------------------------
 
 
+def test_requests_that_a_pause_of_the_machine_held_up_count_from_where_they_arrived() -> None:
+    """The provider reads nothing for 150 ms: what was sent meanwhile arrives together, and the window after it begins there."""
+    arrived = list[float]()
+
+    async def main() -> None:
+        gate, began = pace(Rate(80, 1.0)), now()
+
+        async def work(worker: int) -> None:
+            while len(arrived) < 500:
+                slot = await gate.reserve()
+                assert await slot.ready()
+                slot.sent()
+                deaf = max(0.0, 3.15 - (now() - began)) if now() - began > 3.0 else 0.0
+                arrived.append(now() + deaf)
+                await asyncio.sleep(deaf + 0.02 + worker % 5 / 2000)
+                slot.answered()
+
+        await asyncio.gather(*(work(worker) for worker in range(20)))
+
+    run(main())
+    assert most_in(arrived, 1.0) <= 80
+
+
 @pytest.mark.parametrize(
     ("rates", "workers", "reply"),
     [
