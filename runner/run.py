@@ -171,7 +171,7 @@ def _run(
     canary = campaign.send.canary
     ledger.tell = progress.note
     try:
-        with ledger.spare_space():
+        with ledger.spare_space(campaign.name):
             if canary is not None and canary < to_send and not plan.difference.settled.get(Status.ACCEPTED):
                 ending = sending.with_canary(canary, options.limit, ask.go_on)
             else:

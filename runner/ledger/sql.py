@@ -207,8 +207,8 @@ class SqlLedger(LedgerReader):
         """
         return nullcontext()
 
-    def spare_space(self) -> AbstractContextManager[None]:
-        """Keep room on the disk while a run goes on, where the ledger is a file of ours."""
+    def spare_space(self, campaign: str) -> AbstractContextManager[None]:
+        """Keep room on the disk while a run of this campaign goes on, where the ledger is a file of ours."""
         return nullcontext()
 
     def use_spare_space(self) -> None:

@@ -42,15 +42,17 @@ class SqliteLedger(SqlLedger):
 
     def __init__(self, engine: Engine, path: Path | None, name: str, clock: Callable[[], int]) -> None:
         super().__init__(engine, name, clock)
-        self._spare = path.with_suffix(".spare") if path is not None else None
+        self._path = path
+        self._spare: Path | None = None
         self.folder = path.parent if path is not None else None
 
     @contextmanager
-    def spare_space(self) -> Iterator[None]:
+    def spare_space(self, campaign: str) -> Iterator[None]:
         """A file of SPARE_BYTES beside the ledger while a run goes on; raises LedgerError when there is no room for it."""
-        if self._spare is None:
+        if self._path is None:
             yield
             return
+        self._spare = self._path.with_suffix(f".{campaign}.spare")
         try:
             descriptor = os.open(
                 self._spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600

@@ -437,7 +437,7 @@ def test_a_forbidden_template_is_refused_before_any_row(bench: Bench, name: str)
 # --- links where the program writes -----------------------------------------------------------------------------------
 
 
-LINKS = ["spring/results.csv", "spring", "ledger.sqlite3", "ledger.sqlite3-journal", "ledger.spare"]
+LINKS = ["spring/results.csv", "spring", "ledger.sqlite3", "ledger.sqlite3-journal", "ledger.spring.spare"]
 MORE_LINKS = ["spring/results.xlsx", "spring/retry.csv", "spring/summary.json", "spring/report.html", "spring/.lock"]
 
 
