@@ -19,7 +19,7 @@ from functools import partial
 from runner.breaker import Breaker, StopWhen
 from runner.engine import Ending, Engine, Orders
 from runner.errors import CampaignError, LedgerError
-from runner.eventloop import loop_factory, steady_clock
+from runner.eventloop import SWITCH_SECONDS, loop_factory, steady_clock
 from runner.ledger.base import Hold, PartitionHold, now_us
 from runner.ledger.partitions import Partitions
 from runner.ledger.slots import Slots
@@ -35,7 +35,6 @@ from runner.units import Rate
 
 BEAT_SECONDS = 5.0  # between signs of life in the ledger
 PARENT_SECONDS = 0.5  # between looks at whether the command that started this process still lives
-SWITCH_SECONDS = 0.0005  # between threads: the one that keeps the pace must not wait 5 ms for one that makes statements
 UNTAKEN = "untaken"  # the partition is done already, or its run may not send any more
 
 

@@ -16,7 +16,7 @@ from runner.breaker import Breaker
 from runner.campaign import Campaign
 from runner.engine import Ending, Engine, Orders
 from runner.errors import InputError
-from runner.eventloop import collected_seldom, loop_factory, steady_clock
+from runner.eventloop import loop_factory, steady_clock, undisturbed
 from runner.ledger.base import Hold, now_us
 from runner.ledger.slots import Slots
 from runner.ledger.sql import SqlLedger
@@ -67,7 +67,7 @@ class Sending:
 
     def _run_loop(self, limit: int | None, place: SenderHold | None) -> Ending:
         try:
-            with collected_seldom(), asyncio.Runner(loop_factory=loop_factory()) as loop:
+            with undisturbed(), asyncio.Runner(loop_factory=loop_factory()) as loop:
                 return loop.run(self._drive(limit, place))
         finally:
             end_orderly_on_signals()
