@@ -6,18 +6,21 @@ whole number or bytes already.
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, Table
 from sqlalchemy.exc import DBAPIError
 
 PAGE = 2000  # rows
 
 V = TypeVar("V")
+_numbers = itertools.count()
 
 
 def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
@@ -40,9 +43,13 @@ def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows
 
 
 def read_pages(connection: Connection, statement: str) -> Iterator[Sequence[Sequence[Any]]]:
-    """The rows of a query, page by page, as the driver gives them: SQLAlchemy's own rows take twice the time (measured)."""
+    """The rows of a query without parameters, page by page, as the driver gives them: memory stays the same whatever there is.
+
+    SQLAlchemy's own rows take twice the time, and its paging by `yield_per` kept 100 bytes of each (measured with 2.1.9 and
+    PostgreSQL: 122 MB after 1,200,000 rows).
+    """
     if connection.dialect.name == "postgresql":
-        yield from connection.execute(text(statement), execution_options={"yield_per": PAGE}).partitions()
+        yield from _read_declared(connection, statement)
         return
     cursor = connection.exec_driver_sql(statement).cursor
     assert cursor is not None  # noqa: S101 - a query has one
@@ -53,6 +60,23 @@ def read_pages(connection: Connection, statement: str) -> Iterator[Sequence[Sequ
         raise DBAPIError(statement, None, error) from error
     finally:
         cursor.close()
+
+
+def _read_declared(connection: Connection, statement: str) -> Iterator[Sequence[Sequence[Any]]]:
+    name = f"pages_{next(_numbers)}"  # several may be open at once
+    connection.exec_driver_sql(f"DECLARE {name} NO SCROLL CURSOR FOR {statement}")
+    try:
+        while True:
+            result = connection.exec_driver_sql(f"FETCH FORWARD {PAGE} FROM {name}")
+            assert result.cursor is not None  # noqa: S101 - as above
+            page = result.cursor.fetchall()
+            result.close()
+            if not page:
+                break
+            yield page
+    finally:
+        with suppress(DBAPIError):  # gone with its transaction
+            connection.exec_driver_sql(f"CLOSE {name}")
 
 
 def run_many(connection: Connection, statement: str, rows: list[dict[str, V]]) -> int:

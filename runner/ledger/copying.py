@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 
 from sqlalchemy import Connection, Table, func, select, text
 
 from runner.errors import LedgerError
-from runner.ledger.bulk import insert_rows
+from runner.ledger.bulk import insert_rows, read_pages
 from runner.ledger.schema import metadata
 from runner.ledger.sql import SqlLedger
-
-PAGE = 5000  # rows in memory at a time
 
 
 def copy_ledger(source: SqlLedger, target: SqlLedger, told: Callable[[str, int], None]) -> Mapping[str, int]:
@@ -48,9 +45,9 @@ def _refuse_unless_empty(connection: Connection, target: SqlLedger) -> None:
 
 def _pages(connection: Connection, table: Table) -> Iterator[list[tuple[object, ...]]]:
     # In the order of the keys, so that the new table is as compact as the old one.
-    found = connection.execute(select(table).order_by(*table.primary_key), execution_options={"yield_per": PAGE})
-    while page := [tuple(row) for row in islice(found, PAGE)]:
-        yield page
+    query = select(table).order_by(*table.primary_key).compile(dialect=connection.dialect)
+    for page in read_pages(connection, str(query)):
+        yield [tuple(row) for row in page]
 
 
 def _renumber(connection: Connection) -> None:

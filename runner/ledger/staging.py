@@ -21,7 +21,6 @@ from runner.ledger.bulk import insert_rows, read_pages
 from runner.ledger.stagetables import staged, staging_metadata
 from runner.model import Status
 
-_PAGED = {"yield_per": 5000}  # fetched page by page: memory stays the same whatever the audience
 # Beyond letters with accents: emoji, right-to-left scripts, anything that may look different on a phone.
 _UNUSUAL = re.compile("[\u0590-\U0010ffff]")
 _USUAL_BYTES = bytes(range("\u0590".encode()[0]))  # what is below that in UTF-8 begins with one of these
@@ -239,28 +238,25 @@ class Staging:
 
     def live(self) -> Iterator[Sample]:
         """Every message of the plan that would be sent, in order."""
-        rows = self._connection.execute(text(f"{_SAMPLE}WHERE reason = '' ORDER BY position"), execution_options=_PAGED)
-        for row in rows:
-            yield Sample(*row)
+        yield from self._samples(f"{_SAMPLE}WHERE reason = '' ORDER BY position")
 
     def skipped(self, limit: int | None = None) -> Iterator[Sample]:
         """The rows that are skipped, in order; not those whose number has been settled under an earlier plan."""
-        query = text(
+        yield from self._samples(
             "SELECT s.row, s.phone, s.raw_phone, s.reason, s.detail, s.image, s.caption FROM staged s "
             "LEFT JOIN matched x ON x.position = s.position LEFT JOIN recipients r ON r.id = x.id "
-            f"WHERE s.reason <> '' AND (r.status IS NULL OR r.status IN {_WAITING_SQL}) ORDER BY s.position LIMIT :n"
+            f"WHERE s.reason <> '' AND (r.status IS NULL OR r.status IN {_WAITING_SQL}) ORDER BY s.position"
+            + (f" LIMIT {limit:d}" if limit is not None else "")
         )
-        rows = self._connection.execute(
-            query, {"n": limit if limit is not None else -1 if self._sqlite else None}, execution_options=_PAGED
-        )
-        for row in rows:
-            yield Sample(*row)
 
     def everything(self) -> Iterator[Sample]:
         """Every row, in order."""
-        rows = self._connection.execute(text(f"{_SAMPLE}ORDER BY position"), execution_options=_PAGED)
-        for row in rows:
-            yield Sample(*row)
+        yield from self._samples(f"{_SAMPLE}ORDER BY position")
+
+    def _samples(self, statement: str) -> Iterator[Sample]:
+        for page in read_pages(self._connection, statement):
+            for row in page:
+                yield Sample(*row)
 
     def has_number(self, phone: str) -> bool:
         """Whether a message to this number is in the plan."""
