@@ -151,7 +151,7 @@ def test_the_heir_of_a_run_that_was_killed_alone_counts_what_it_has_sent(
 
 def test_a_third_comes_in_and_the_first_goes(bench: Workbench, open_sandbox: OpenSandbox) -> None:
     box, ticks = open_sandbox.with_pulse(Scenario(magic=False, latency=SLOW))
-    crowd = [numbers(360), numbers(360, 5001), numbers(80, 9001)]
+    crowd = [numbers(360), numbers(700, 5001), numbers(80, 9001)]
     first, second = begin_both(bench, box, crowd[0], crowd[1])
     first.wait().must(0)
     third = begin(bench, box, "three", crowd[2], "40/s")
