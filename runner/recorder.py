@@ -41,6 +41,10 @@ class Recorder:
         self._intents: list[Intent] = []
         self._waiting: list[asyncio.Future[Applied]] = []  # one for each intent
         self._dense = False
+        self._flying = (
+            0  # durable intents without an outcome (or of a worker that was stopped: the others then wait in vain)
+        )
+        self._landed = asyncio.Event()  # none of them
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -69,6 +73,9 @@ class Recorder:
     def finish(self, finish: Finish) -> None:
         """Record what became of an attempt, with the next batch."""
         self._finishes.append(finish)
+        self._flying -= 1
+        if self._flying <= 0:
+            self._landed.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -139,6 +146,8 @@ class Recorder:
                     self._fail(error, finishes, waiting)
                     return
                 self.state = applied.state
+                self._flying += len(intents) - len(applied.refused)
+                self._landed.clear()
                 for durable in waiting:
                     if not durable.done():
                         durable.set_result(applied)
@@ -150,8 +159,12 @@ class Recorder:
         if self._company and not self._intents:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), self._company)
-        if self._company or self._dense:
+        if self._company:
             await asyncio.sleep(BLOCK_SECONDS)
+        elif self._dense and self._flying > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._landed.wait(), BLOCK_SECONDS)
+            await asyncio.sleep(0)  # whose reply was the last one asks for the next intent now
 
     def _fail(self, error: BaseException, finishes: list[Finish], waiting: list[asyncio.Future[Applied]]) -> None:
         """Nothing more is begun; outcomes are kept for a last try at the end."""
