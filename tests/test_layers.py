@@ -110,7 +110,7 @@ TABLE = {
     "ledger.stagetables": "",
     "ledger.staging": "ledger.base ledger.bulk ledger.stagetables model",
     "ledger.sql": (
-        "ledger.adoption ledger.base ledger.batches ledger.claims ledger.reading ledger.staging ledger.upgrading model "
+        "ledger.adoption ledger.base ledger.batches ledger.bulk ledger.claims ledger.reading ledger.staging ledger.upgrading model "
         "steadyclock"
     ),
     "ledger.slots": "ledger.base ledger.overview ledger.reading ledger.sql",

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from runner.ledger.adoption import adopt
 from runner.ledger.base import Applied, CampaignDraft, Claim, Finish, Hold, Intent, Recovered, now_us
 from runner.ledger.batches import RELEASED, apply, gate, release
+from runner.ledger.bulk import run_many
 from runner.ledger.claims import claim
 from runner.ledger.reading import LedgerReader
 from runner.ledger.staging import Staging
@@ -25,6 +26,17 @@ from runner.model import Status
 from runner.steadyclock import SteadyClock
 
 T = TypeVar("T")
+
+_HELD = "SELECT id, status FROM recipients WHERE campaign_id = :c AND status IN ('claimed', 'in_flight') ORDER BY id"
+_GIVEN_BACK = f"UPDATE recipients SET status = {RELEASED}, run_id = NULL WHERE id = :id AND status = 'claimed'"
+_UNKNOWN_ATTEMPT = (
+    "UPDATE attempts SET finished_at = :now, verdict = 'unknown', reason = :reason, detail = :detail "
+    "WHERE finished_at = 0 AND recipient_id = :id"
+)
+_UNKNOWN = (  # without the code of an earlier attempt: this one had no reply
+    "UPDATE recipients SET status = 'unknown', reason = :reason, detail = :detail, code = '' "
+    "WHERE id = :id AND status = 'in_flight'"
+)
 
 
 class SqlLedger(LedgerReader):
@@ -117,28 +129,16 @@ class SqlLedger(LedgerReader):
                 text("UPDATE partitions SET epoch = epoch + 1 WHERE campaign_id = :c AND done_at = 0"), why
             )
         with self._guarded(self._write) as connection:
-            released = connection.execute(
-                text(
-                    f"UPDATE recipients SET status = {RELEASED}, run_id = NULL WHERE campaign_id = :c AND status = 'claimed'"
-                ),
-                {"c": campaign_id},
-            ).rowcount
-            connection.execute(
-                text(
-                    "UPDATE attempts SET finished_at = :now, verdict = 'unknown', reason = :reason, detail = :detail "
-                    "WHERE finished_at = 0 AND recipient_id IN "
-                    "(SELECT id FROM recipients WHERE campaign_id = :c AND status = 'in_flight')"
-                ),
-                why | {"now": self._clock()},
-            )
-            unknown = connection.execute(  # without the code of an earlier attempt: this one had no reply
-                text(
-                    "UPDATE recipients SET status = 'unknown', reason = :reason, detail = :detail, code = '' "
-                    "WHERE campaign_id = :c AND status = 'in_flight'"
-                ),
-                why,
-            ).rowcount
-        return Recovered(released, unknown)
+            # One walk over the campaign for both kinds: there is no index for what is true of a few rows for a moment.
+            locks = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
+            held = connection.execute(text(_HELD + locks), why).all()
+            claimed = [{"id": key} for key, status in held if status == "claimed"]
+            in_flight = [why | {"id": key, "now": self._clock()} for key, status in held if status == "in_flight"]
+            released = run_many(connection, _GIVEN_BACK, claimed) if claimed else 0
+            if not in_flight:
+                return Recovered(released, 0)
+            run_many(connection, _UNKNOWN_ATTEMPT, in_flight)
+            return Recovered(released, run_many(connection, _UNKNOWN, in_flight))
 
     def begin_run(self, campaign_id: int, owner: str, plan_hash: str) -> int:
         """A new run, which alone may send this campaign from now on; returns its id."""
