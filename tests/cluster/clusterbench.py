@@ -26,6 +26,9 @@ FULL = os.environ.get("TORTURE") == "full"
 TOKEN = "invented-token-5e0b"
 LONGEST = 240.0 if FULL else 90.0  # seconds that any one command may take
 HERE = Path(__file__).parent
+KEPT = {
+    "keep_connections": True
+}  # four workers, the provider and the database share the processors of one machine here
 
 
 def size(small: int, full: int) -> int:
@@ -201,7 +204,7 @@ class Bench:
             "provider": {"name": "wapim", "token": "${WAPIM_TOKEN}", "base_url": self.url},
             "audience": {"file": f"{name}.csv", "phone": "Phone"},
             "message": {"image": "https://cdn.example.com/a.jpg", "caption": "merhaba {{ Name }}"},
-            "send": {"rate": rate, "concurrency": 40, "timeout": "10s", "backoff": "200ms", **send},
+            "send": {"rate": rate, "concurrency": 40, "timeout": "10s", "backoff": "200ms", **KEPT, **send},
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return f"campaigns/{name}.yaml"

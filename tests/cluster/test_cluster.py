@@ -44,7 +44,7 @@ def judge(bench: Bench, run: Process, *, rows: int = ROWS, unknown_at_most: int 
         f"arrived {most_in(arrivals, 1_000_000)}, crowd {crowd():.1f}"
     )
     assert most <= RATE
-    if FULL and crowd() == 1.0:
+    if FULL:  # on a machine that does nothing else
         assert most_in(arrivals, 1_000_000) <= RATE * 1.05
         assert elapsed <= 1.10 * ideal + stalled
 
