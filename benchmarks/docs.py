@@ -29,9 +29,9 @@ reading of the reply, and Python objects for each of these. The ledger's thread 
 so on two cores they do not run side by side for long.
 
 Tried, and kept: intents that come together wait 3 ms for one another (half the commits and hand-overs between the threads), a
-payload of our own instead of aiohttp's trace hooks, statements past SQLAlchemy's row handling, one parameter instead of a place
-for each claimed id, a garbage collector that leaves what was there before alone, replies' words cleaned once. Tried without a
-gain: a journal that is kept instead of deleted, larger claims. Refused: WAL (a corruption race in the SQLite libraries that come
+payload of our own instead of aiohttp's trace hooks, statements past SQLAlchemy's row handling, larger claims and one parameter
+instead of a place for each claimed id, a garbage collector that leaves what was there before alone, replies' words cleaned once.
+Tried without a gain: a journal that is kept instead of deleted. Refused: WAL (a corruption race in the SQLite libraries that come
 with Python), intents further ahead than the requests in flight (each would be an unknown row after a kill), fewer syncs, a
 client of our own instead of aiohttp.
 

@@ -56,8 +56,6 @@ def read_pages(connection: Connection, statement: str) -> Iterator[Sequence[Sequ
     try:
         while page := cursor.fetchmany(PAGE):
             yield page
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError(statement, None, error) from error
     finally:
         cursor.close()
 
