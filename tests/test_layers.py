@@ -113,8 +113,8 @@ TABLE = {
         "ledger.adoption ledger.base ledger.batches ledger.bulk ledger.claims ledger.reading ledger.staging ledger.upgrading model "
         "steadyclock"
     ),
-    "ledger.slots": "ledger.base ledger.overview ledger.reading ledger.sql",
-    "ledger.partitions": "ledger.base ledger.batches ledger.overview ledger.reading ledger.sql",
+    "ledger.slots": "ledger.sql",
+    "ledger.partitions": "ledger.base ledger.batches ledger.sql",
     "ledger.sqlite": "errors ledger.base ledger.sql ledger.staging",
     "ledger.postgres": "errors ledger.address ledger.base ledger.sql ledger.sqlite",
     "ledger.copying": "errors ledger.bulk ledger.schema ledger.sql",

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from runner.ledger import overview
-from runner.ledger.base import PartitionHold, PartitionsView
+from runner.ledger.base import PartitionHold
 from runner.ledger.batches import RELEASED
-from runner.ledger.reading import asking
 from runner.ledger.sql import SqlLedger
 
 _WAITING = "campaign_id = :c AND status IN ('pending', 'retry_wait')"
@@ -108,8 +106,3 @@ class Partitions:
                 )
 
         self._ledger.lasting(attempt)
-
-    def view(self, campaign_id: int) -> PartitionsView | None:
-        """What `campaign status` shows; None when the campaign never ran on a cluster."""
-        with self._ledger.reading() as connection:
-            return overview.partitions(asking(connection), campaign_id)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from runner.errors import LedgerError, UnknownCampaignError
 from runner.ledger import overview
-from runner.ledger.base import CampaignRecord, Counts, Hold, LedgerRow, Overview, Sender, StatusView, Unknown
+from runner.ledger.base import CampaignRecord, Counts, Hold, LedgerRow, Overview, Sender, Unknown
 
 T = TypeVar("T")
 PHONES = bindparam("phones", expanding=True, type_=Text)  # typed: PostgreSQL would take an empty list for numbers
@@ -188,12 +188,6 @@ class LedgerReader(ABC):
         """Rows by status and reason, in one consistent read of the narrow table."""
         with self._guarded(self._read) as connection:
             return overview.counts(asking(connection), campaign_id, sqlite=self._is_sqlite)
-
-    def status(self, name: str) -> StatusView:
-        """Counts, the last run, the oldest message in flight."""
-        campaign = self.campaign(name)
-        with self._guarded(self._read) as connection:
-            return overview.status(asking(connection), campaign, sqlite=self._is_sqlite)
 
     def overviews(self, name: str) -> list[Overview]:
         """What `campaign status` shows of this campaign, or of all for ''. Raises UnknownCampaignError."""

@@ -16,9 +16,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from runner.ledger import overview
-from runner.ledger.base import SenderView
-from runner.ledger.reading import asking
 from runner.ledger.sql import SqlLedger
 
 HORIZON_US = 2_000_000  # nobody takes slots further ahead: what a dead worker had taken is lost
@@ -129,11 +126,6 @@ class Slots:
                 connection.execute(_PAUSE[connection.dialect.name], parameters)
 
         self._ledger.lasting(attempt)
-
-    def view(self) -> SenderView:
-        """What `campaign status` shows."""
-        with self._ledger.reading() as connection:
-            return overview.sender(asking(connection), self._id, self._ledger.clock())
 
     def rebuild(self, gap: int) -> None:
         """Before the first slot: what was sent without slots (by a lone run, or in the ledger this one was copied from)

@@ -516,7 +516,7 @@ def test_the_end_of_a_run_releases_what_it_still_claims(ledger: SqlLedger, clock
     second.claim(1)
     ledger.end_run(first.id, "finished")
     assert seen(ledger) == {ANNA: "pending", BORIS: "claimed"}
-    run = ledger.status("spring").last_run
+    run = ledger.overviews("spring")[0].view.last_run
     assert run is not None
     assert (run.id, run.ending) == (second.id, "")
 
@@ -537,7 +537,7 @@ def test_an_intent_is_in_the_ledger_for_everybody_when_apply_returns(
     assert (flying.status, flying.attempts, flying.first_attempt_at) == ("in_flight", 1, clock.now)
     assert waiting.status == "claimed"
     assert other.recent_starts(run.sender, 0, 10) == [clock.now]
-    assert other.status("spring").oldest_in_flight == clock.now
+    assert other.overviews("spring")[0].view.oldest_in_flight == clock.now
     run.begin(second)
     assert counts(ledger)[Status.IN_FLIGHT] == 2
 
@@ -944,19 +944,19 @@ def test_a_reader_of_results_keeps_nobody_from_writing(ledger: SqlLedger, anothe
 
 def test_status_tells_the_last_run_and_the_oldest_message_in_flight(ledger: SqlLedger, clock: Clock) -> None:
     campaign = plan(ledger, audience(ANNA, BORIS))
-    assert ledger.status("spring").last_run is None
+    assert ledger.overviews("spring")[0].view.last_run is None
     run = Run(ledger, campaign, clock)
     first, second = run.claim()
     begun = clock.now
     run.begin(first)
     clock.now += 50
     run.begin(second)
-    view = ledger.status("spring")
+    view = ledger.overviews("spring")[0].view
     assert view.last_run is not None
     assert (view.last_run.id, view.last_run.owner, view.oldest_in_flight) == (run.id, "process 1 on here", begun)
     assert view.counts[Status.IN_FLIGHT] == 2
     ledger.end_run(run.id, "drained")
-    ended = ledger.status("spring").last_run
+    ended = ledger.overviews("spring")[0].view.last_run
     assert ended is not None
     assert (ended.ending, ended.finished_at) == ("drained", clock.now)
 

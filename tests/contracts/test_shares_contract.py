@@ -126,14 +126,14 @@ def test_nothing_is_taken_in_the_name_of_a_run_that_may_not_send(ledger: SqlLedg
 def test_the_view_names_workers_and_counts_what_they_have_done(ledger: SqlLedger, clock: Clock) -> None:
     run = run_of(ledger, clock)
     partitions = Partitions(ledger)
-    assert partitions.view(run.campaign) is None
+    assert ledger.overviews("")[0].partitions is None
     first, second, _ = partitions.make(run.campaign, run.id, 4)
     hold = partitions.take(first, "ada")
     assert hold is not None
     partitions.finish(hold)
     clock.now += 7
     partitions.take(second, "bora")
-    view = partitions.view(run.campaign)
+    view = ledger.overviews("")[0].partitions
     assert view is not None
     assert (view.run_id, view.total, view.done) == (run.id, 3, 1)
     assert [(each.owner, each.taken, each.done, each.busy) for each in view.workers] == [
