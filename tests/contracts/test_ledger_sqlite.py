@@ -122,6 +122,19 @@ def test_a_locked_ledger_says_so_and_what_to_do(path: Path) -> None:
     ledger.close()
 
 
+@pytest.mark.parametrize("campaigns", [["spring"], ["spring", "summer"], ["spring", "spring"]])
+def test_whatever_was_planned_the_database_itself_refuses_a_number_twice(path: Path, campaigns: list[str]) -> None:
+    ledger = open_ledger(path, create=True)
+    for name in campaigns:
+        plan(ledger, audience(ANNA, BORIS), name=name)
+    ledger.close()
+    with sqlite3.connect(path) as database, pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        database.execute(
+            "INSERT INTO recipients (campaign_id, position, row, phone, status) "
+            "SELECT campaign_id, 9, 9, phone, 'pending' FROM recipients LIMIT 1"
+        )
+
+
 def test_a_plan_that_cannot_be_adopted_changes_nothing_and_can_be_tried_again(path: Path) -> None:
     ledger = open_sqlite(path, create=True, busy=0.1)
     campaign = plan(ledger, audience(ANNA))
