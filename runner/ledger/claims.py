@@ -17,7 +17,7 @@ TAKEN_OVER_TEXT = "another run has taken over this campaign: nothing more was se
 
 # The list is made once and first: without MATERIALIZED PostgreSQL may run a sub-select with LIMIT again for every row.
 _CLAIM = (
-    "WITH due AS MATERIALIZED (SELECT id FROM recipients WHERE {whose} AND not_before <= :now ORDER BY position LIMIT :n {lock}) "
+    "WITH due AS MATERIALIZED (SELECT id FROM {they} AND not_before <= :now ORDER BY position LIMIT :n {lock}) "
     "UPDATE recipients SET status = 'claimed', run_id = :run WHERE id IN (SELECT id FROM due) "
     "RETURNING id, phone, attempts, position"
 )
@@ -41,11 +41,11 @@ def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
     _, ours = gate(connection, hold)
     if not ours:
         raise TakenOverError(TAKEN_OVER_TEXT)
-    condition, parameters = whose(hold, only)
+    they, parameters = whose(connection, hold, only)
     # SKIP LOCKED: two that claim at once share the rows out instead of waiting for one another.
     dialect = connection.dialect.name
     lock = "FOR UPDATE SKIP LOCKED" if dialect == "postgresql" else ""
-    claiming = text(_CLAIM.format(whose=condition, lock=lock))
+    claiming = text(_CLAIM.format(they=they, lock=lock))
     if only is not None:
         claiming = claiming.bindparams(PHONES)
     rows = connection.execute(claiming, parameters | {"now": now, "n": n, "run": hold.run_id})

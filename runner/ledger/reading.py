@@ -31,11 +31,12 @@ _RESULT_COLUMNS = (
 )
 
 
-def whose(hold: Hold, only: Sequence[str] | None) -> tuple[str, dict[str, object]]:
-    """The condition for the recipients who wait in the hold's campaign or partition, and its parameters.
+def whose(connection: Connection, hold: Hold, only: Sequence[str] | None) -> tuple[str, dict[str, object]]:
+    """`table WHERE condition` for the recipients who wait in the hold's campaign or partition, and its parameters.
 
     With `only`, the statement's `phones` is the parameter PHONES.
     """
+    way = ""
     condition, parameters = (
         "campaign_id = :c AND status IN ('pending', 'retry_wait')",
         dict[str, object](c=hold.campaign_id),
@@ -46,7 +47,9 @@ def whose(hold: Hold, only: Sequence[str] | None) -> tuple[str, dict[str, object
     if only is not None:
         condition += " AND phone IN :phones"
         parameters["phones"] = list(only)
-    return condition, parameters
+    elif connection.dialect.name == "sqlite":
+        way = overview.WAITING_ONLY
+    return f"recipients {way} WHERE {condition}", parameters
 
 
 def asking(connection: Connection) -> overview.Ask:
@@ -154,13 +157,13 @@ class LedgerReader(ABC):
 
         Of the hold's campaign, or of its partition where it has one.
         """
-        condition, parameters = whose(hold, only)
-        query = text(f"SELECT min(not_before) FROM recipients WHERE {condition}")
-        if only is not None:
-            query = query.bindparams(PHONES)
 
         def attempt(_: bool) -> int | None:
             with self._guarded(self._read) as connection:
+                they, parameters = whose(connection, hold, only)
+                query = text(f"SELECT min(not_before) FROM {they}")
+                if only is not None:
+                    query = query.bindparams(PHONES)
                 due = connection.execute(query, parameters).scalar_one()
             return None if due is None else int(due)
 
