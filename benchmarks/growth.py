@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks.figures import Measure, Part, Point, Row, Series, Table, Target, ratios
 from benchmarks.machine import CLIENT_CORE, facts
 from benchmarks.rounds import interleaved, say
-from benchmarks.serving import Loopback
+from benchmarks.serving import Loopback, Noted
 from benchmarks.watching import Watch
 from benchmarks.workspace import Workspace
 
@@ -29,6 +29,9 @@ class Grown:
     """One whole `campaign send`."""
 
     sending_us: float  # processor time a message from the first request to the last
+    first_us: float  # the same of the first tenth of the messages
+    last_us: float  # and of the last tenth
+    server_us: float  # the loopback server's own, meanwhile: the same work for each message, so a gauge of the machine
     all_us: float  # processor time a message of everything, planning and result files included
     rate: float  # messages a second while sending
     wall: float
@@ -45,17 +48,21 @@ def growth(*, quick: bool, rounds: int, sizes: tuple[int, ...] | None = None) ->
         variants: dict[str, Callable[[], Grown]] = {
             f"{size:,}": partial(_grow, server, scratch, size) for size in sizes
         }
-        found = list(interleaved(variants, rounds).values())
+        # The smaller ones again after the largest, which takes many minutes: meanwhile the machine may have changed its speed.
+        again = {f"{name}, again": variants[name] for name in list(variants)[-2::-1]}
+        runs = interleaved(variants | again, rounds)
+        found = [_between(runs[name], runs.get(f"{name}, again", runs[name])) for name in variants]
         machine = facts(scratch)
 
     def over(name: str, unit: str) -> list[Measure]:
         return [Measure(unit=unit, values=tuple(float(getattr(each, name)) for each in grown)) for grown in found]
 
     sending, whole, rate = over("sending_us", "µs"), over("all_us", "µs"), over("rate", "/s")
+    first, last, serving = over("first_us", "µs"), over("last_us", "µs"), over("server_us", "µs")
     wall, peak, child = over("wall", "s"), over("peak", "MB"), over("child_peak", "MB")
     rows = [
         Row(label=f"{size:,}", cells=cells)
-        for size, *cells in zip(sizes, sending, whole, rate, wall, peak, child, strict=True)
+        for size, *cells in zip(sizes, sending, first, last, serving, whole, rate, wall, peak, child, strict=True)
     ]
     steps = Measure(unit="MB", values=tuple(b - a for a, b in zip(peak[0].values, peak[-1].values, strict=True)))
     spans = f"{sizes[-1]:,} messages to {sizes[0]:,}"
@@ -85,6 +92,9 @@ def growth(*, quick: bool, rounds: int, sizes: tuple[int, ...] | None = None) ->
                 columns=(
                     "rows",
                     "CPU a message, sending",
+                    "first tenth",
+                    "last tenth",
+                    "the server's own",
                     "CPU a message, everything",
                     "messages",
                     "wall",
@@ -92,7 +102,9 @@ def growth(*, quick: bool, rounds: int, sizes: tuple[int, ...] | None = None) ->
                     "peak of the reading process",
                 ),
                 rows=tuple(rows),
-                note="Everything: planning, sending, result files (CSV) and start-up, all processes together.",
+                note="Everything: planning, sending, result files (CSV) and start-up, all processes together. The smaller sizes "
+                "are sent before and after the largest, and the mean is shown; the loopback server's own cost, the same work for "
+                "each message, shows how quick the machine was meanwhile.",
             ),
         ),
         targets=targets if sizes == SIZES else (),  # small sizes say nothing about growth
@@ -103,6 +115,16 @@ def growth(*, quick: bool, rounds: int, sizes: tuple[int, ...] | None = None) ->
     )
 
 
+def _between(before: Sequence[Grown], after: Sequence[Grown]) -> list[Grown]:
+    """The mean of two runs of each round; of the memory, the greater."""
+    pairs = [(astuple(a), astuple(b)) for a, b in zip(before, after, strict=True)]
+    means = [Grown(*((x + y) / 2 for x, y in zip(a, b, strict=True))) for a, b in pairs]
+    return [
+        replace(mean, peak=max(a.peak, b.peak), child_peak=max(a.child_peak, b.child_peak))
+        for mean, a, b in zip(means, before, after, strict=True)
+    ]
+
+
 def _grow(server: Loopback, scratch: Path, size: int) -> Grown:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         workspace = Workspace(Path(folder))
@@ -111,17 +133,25 @@ def _grow(server: Loopback, scratch: Path, size: int) -> Grown:
         began = time.monotonic()
         command = workspace.start("send", workspace.file, "--yes", core=CLIENT_CORE)
         watch = Watch(command.pid)
-        server.reset(1, size, watch=command.pid)
+        tenth = max(size // 10, 2)
+        server.reset(1, tenth, size - tenth + 1, size, watch=command.pid)
         try:
             command.wait()
         finally:
             watch.close()
         wall = time.monotonic() - began
-        stretch = server.stretch()
+        stretch, noted = server.stretch(), server.noted()
         if server.count() != size:
             raise RuntimeError(f"{server.count()} requests for {size} recipients")
+
+        def cost(a: Noted, b: Noted) -> float:
+            return (b.watched_cpu - a.watched_cpu) / (b.count - a.count) / 1e3
+
         return Grown(
             stretch.client_us,
+            cost(noted[0], noted[1]),
+            cost(noted[2], noted[3]),
+            stretch.server_cpu / stretch.messages * 1e6,
             (watch.own.cpu + watch.children_cpu) / size * 1e6,
             stretch.rate,
             wall,
