@@ -10,7 +10,9 @@ from runner.errors import InputError, Problem
 from runner.sameness import differences, program
 
 SECONDS_EACH, LEAST, MOST = 30.0, 50, 5000  # a partition: so long alone with the sender's budget, so many rows
-EACH_SLOT = 4  # at least so many partitions for each thread of the cluster, while there are rows enough
+EACH_SLOT = (
+    8  # at least so many partitions for each thread, while there are rows enough: at the end some wait for the others
+)
 INSTALL = 'pip install "campaign-runner[cluster]"'
 ASK = "dict(__import__('runner.sameness', fromlist=['program']).program())"  # what every worker is asked
 

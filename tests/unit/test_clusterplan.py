@@ -14,13 +14,13 @@ from runner.sameness import differences, program
 @pytest.mark.parametrize(
     ("rows", "per_second", "slots", "expected"),
     [
-        (20_000, 400.0, 4, 1250),  # four for each slot
+        (20_000, 400.0, 4, 625),  # eight for each slot
         (1_000_000, 400.0, 4, 5000),  # never more
         (1_000_000, 20.0, 4, 600),  # half a minute of the budget
         (1_000_000, None, 4, 5000),  # no limit
         (100, 400.0, 4, 50),  # never fewer
         (100, 1 / 60, 4, 50),
-        (20_000, 400.0, 0, 5000),
+        (20_000, 400.0, 0, 2500),
     ],
 )
 def test_partitions_are_neither_too_many_nor_too_few(
