@@ -45,7 +45,7 @@ def prepare_confined(
     }
     environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
     # pandas' buffers straight from the system and back to it. Else glibc puts them between what lives longer: 101 MB after
-    # 3,900,000 rows, not 82, for 5 % less time (measured). Other systems do not know the name.
+    # 3,900,000 rows, not 82, in the same time (measured). Other systems do not know the name.
     environment["MALLOC_MMAP_THRESHOLD_"] = "131072"
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "runner.confinement", str(memory)],

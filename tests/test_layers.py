@@ -114,7 +114,7 @@ TABLE = {
         "steadyclock"
     ),
     "ledger.slots": "ledger.sql",
-    "ledger.partitions": "ledger.base ledger.batches ledger.sql",
+    "ledger.partitions": "ledger.base ledger.batches ledger.overview ledger.sql",
     "ledger.sqlite": "errors ledger.base ledger.sql ledger.staging",
     "ledger.postgres": "errors ledger.address ledger.base ledger.sql ledger.sqlite",
     "ledger.copying": "errors ledger.bulk ledger.schema ledger.sql",

@@ -6,8 +6,8 @@ What was merely waiting takes the new message, for that is what the person saw a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import orjson
 from sqlalchemy import Connection, text
@@ -51,10 +51,6 @@ _RENEW = (
 )
 
 _NEW = "NOT EXISTS (SELECT 1 FROM matched x WHERE x.position = s.position)"
-_NUMBERS = "ux_recipients_phone"
-_MOSTLY_NEW = (
-    f"SELECT (SELECT count(*) FROM staged s WHERE {_NEW}) > (SELECT coalesce(max(id) - min(id) + 1, 0) FROM recipients)"
-)
 _INSERT = (
     "INSERT INTO recipients (id, campaign_id, position, row, phone, status, reason, detail) "
     "SELECT :base + s.position, :c, s.position, s.row, s.phone, "
@@ -67,9 +63,14 @@ _INSERT = (
 )
 
 
-def adopt(connection: Connection, draft: CampaignDraft, now: int) -> int:
+def adopt(
+    connection: Connection,
+    draft: CampaignDraft,
+    now: int,
+    inserting: Callable[[Connection], AbstractContextManager[None]],
+) -> int:
     """Write the staged plan into the ledger. Returns the campaign's id. A new campaign is open; a known one keeps its
-    state, for it may have been paused or cancelled while the plan was made."""
+    state, for it may have been paused or cancelled while the plan was made. `inserting` surrounds the writing of new rows."""
     connection.commit()  # the temporary tables are full; what follows is one transaction of its own
     connection.execution_options(immediate=True)  # SQLite: take the write lock at the start, never half way
     sender = {"fingerprint": draft.sender, "provider": draft.provider}
@@ -105,7 +106,7 @@ def adopt(connection: Connection, draft: CampaignDraft, now: int) -> int:
     if postgres:  # the numbers that come next belong to one adopter at a time
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": NUMBERING})
     base = connection.execute(text("SELECT coalesce(max(id), 0) + 1 FROM recipients")).scalar_one()
-    with _index_made_afterwards(connection):
+    with inserting(connection):
         for statement in _INSERT:
             connection.execute(text(statement), {"c": campaign_id, "base": base, "now": now})
     for table in (
@@ -114,20 +115,3 @@ def adopt(connection: Connection, draft: CampaignDraft, now: int) -> int:
         connection.execute(text(f"ANALYZE {table}"))
     connection.commit()
     return campaign_id
-
-
-@contextmanager
-def _index_made_afterwards(connection: Connection) -> Iterator[None]:
-    """SQLite, and more new rows than the ledger has: their numbers, which come in any order, are sorted once.
-
-    Filling the index row by row wrote 1,872 MB for a million shuffled numbers with 8 MB of page cache and took 6.7 to 9.7 s;
-    made afterwards 414 MB and 5.5 s (measured). Within the transaction as all else is: it cannot be missing later.
-    PostgreSQL would lock everybody else out for it.
-    """
-    if connection.dialect.name == "postgresql" or not connection.execute(text(_MOSTLY_NEW)).scalar_one():
-        yield
-        return
-    making = connection.execute(text(f"SELECT sql FROM sqlite_master WHERE name = '{_NUMBERS}'")).scalar_one()
-    connection.execute(text(f"DROP INDEX {_NUMBERS}"))
-    yield
-    connection.execute(text(making))

@@ -29,8 +29,9 @@ from runner.model import Status
 
 Ask = Callable[[str, Mapping[str, object]], Sequence[Sequence[Any]]]  # a statement with `:name` places -> its rows
 
-# SQLite has no statistics and may go along the order of everybody, past all who are settled: late in a run of a million a
-# claim took 80 ms that way, and counting those who wait 0.3 s instead of 1 ms (measured).
+# SQLite has no statistics and may go along the order of everybody, past all who are settled: a run of a million took
+# 1,024 µs a message, not 480, and counting those who wait 0.3 s, not 1 ms (measured).
+WAITING = "campaign_id = :c AND status IN ('pending', 'retry_wait')"
 WAITING_ONLY = "INDEXED BY ix_recipients_waiting"
 
 _CAMPAIGN = (
@@ -48,9 +49,7 @@ _GROUPS = (
 # and found by subtraction from two counts along indexes, in the same transaction: 0.25 s for a million rows, not 0.9 s.
 _BUT = " AND (position IS NULL OR (status <> 'accepted' AND status <> 'pending') OR reason <> '')"
 _ALL = "SELECT count(*) FROM recipients WHERE campaign_id = :c"
-_WAITING = (
-    f"SELECT count(*) FROM recipients {WAITING_ONLY} WHERE campaign_id = :c AND status IN ('pending', 'retry_wait')"
-)
+_WAITING = f"SELECT count(*) FROM recipients {WAITING_ONLY} WHERE {WAITING}"
 _LAST_ID = "SELECT max(id) FROM recipients"
 _PARTITIONS = (
     "SELECT run_id, owner, count(*), sum(CASE WHEN done_at > 0 THEN 1 ELSE 0 END), max(beat_at), "

@@ -11,14 +11,14 @@ from sqlalchemy import text
 
 from runner.ledger.base import PartitionHold
 from runner.ledger.batches import RELEASED
+from runner.ledger.overview import WAITING
 from runner.ledger.sql import SqlLedger
 
-_WAITING = "campaign_id = :c AND status IN ('pending', 'retry_wait')"
 _MAKE = (
     "INSERT INTO partitions (campaign_id, run_id, number, first, last) "
     "SELECT :c, :run, (w.n - 1) / :size, min(w.position), max(w.position) FROM "
     "(SELECT position, row_number() OVER (ORDER BY position) AS n FROM recipients "
-    f"WHERE {_WAITING} AND position IS NOT NULL ORDER BY position {{limit}}) w GROUP BY (w.n - 1) / :size"
+    f"WHERE {WAITING} AND position IS NOT NULL ORDER BY position {{limit}}) w GROUP BY (w.n - 1) / :size"
 )
 _TAKE = text(
     "UPDATE partitions SET epoch = epoch + 1, owner = :owner, beat_at = :now WHERE id = :id AND done_at = 0 AND EXISTS "

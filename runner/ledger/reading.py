@@ -37,10 +37,7 @@ def whose(connection: Connection, hold: Hold, only: Sequence[str] | None) -> tup
     With `only`, the statement's `phones` is the parameter PHONES.
     """
     way = ""
-    condition, parameters = (
-        "campaign_id = :c AND status IN ('pending', 'retry_wait')",
-        dict[str, object](c=hold.campaign_id),
-    )
+    condition, parameters = overview.WAITING, dict[str, object](c=hold.campaign_id)
     if hold.partition is not None:
         condition += " AND position BETWEEN :first AND :last"
         parameters |= {"first": hold.partition.first, "last": hold.partition.last}

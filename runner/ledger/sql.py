@@ -112,7 +112,13 @@ class SqlLedger(LedgerReader):
     def adopt(self, staging: Staging, draft: CampaignDraft) -> int:
         """Make the staged plan the campaign's plan, in one transaction. Returns the campaign's id."""
         with self._guarded(lambda: nullcontext(staging.connection)) as connection:
-            return adopt(connection, draft, self._clock())
+            return adopt(connection, draft, self._clock(), self._inserting)
+
+    @contextmanager
+    def _inserting(self, connection: Connection) -> Iterator[None]:
+        """Surrounds the writing of a plan's new rows, within its transaction."""
+        del connection
+        yield
 
     # --- runs -------------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import QueuePool
 
 from runner.errors import LedgerError
@@ -30,11 +30,15 @@ LOOK_SECONDS = 0.001  # between looks at whether another program has done writin
 SPARE_BYTES = 1024 * 1024  # room for the outcomes of 1,000 requests in flight, journal included
 CACHE_KB = 8_000
 # Renewing a plan of 600,000 rows whose order has changed wrote 6.2 GB with 8 MB, 4.8 with 16, 2.5 with 32, 2.4 with 64 (measured).
-RENEWING_KB = 32_000
+ADOPTING_KB = 32_000
 PRAGMAS = ("journal_mode = DELETE", "synchronous = EXTRA", f"cache_size = -{CACHE_KB}", "secure_delete = OFF")
 # The temporary tables of a plan have a file of their own, which nobody else can open: larger pages make it quicker to fill,
 # and wiping it before it is deleted took 1.5 microseconds a row (measured).
 TEMPORARY_PRAGMAS = ("temp.page_size = 16384", "temp.secure_delete = OFF")
+_NUMBERS = "ux_recipients_phone"
+_MANY_NEW = text(  # more than a quarter of what is there
+    "SELECT 4 * ((SELECT count(*) FROM staged) - (SELECT count(position) FROM matched)) > (SELECT count(*) FROM recipients)"
+)
 
 
 class SqliteLedger(SqlLedger):
@@ -94,18 +98,31 @@ class SqliteLedger(SqlLedger):
         return self._guarded(self._write)
 
     def adopt(self, staging: Staging, draft: CampaignDraft) -> int:
-        """As every ledger does, with more memory for as long as it takes when a plan is renewed."""
+        """As every ledger does, with more memory for as long as it takes."""
         driver = staging.connection.connection.driver_connection  # a PRAGMA of ours must not begin the transaction
         assert driver is not None  # noqa: S101 - a connection in use has one
-        ((known,),) = driver.execute("SELECT count(*) FROM matched")
-        if not known:
-            return super().adopt(staging, draft)
-        driver.execute(f"PRAGMA main.cache_size = -{RENEWING_KB}")
+        driver.execute(f"PRAGMA main.cache_size = -{ADOPTING_KB}")
         try:
             return super().adopt(staging, draft)
         finally:
             with suppress(sqlite3.Error):
                 driver.execute(f"PRAGMA main.cache_size = -{CACHE_KB}")
+
+    @contextmanager
+    def _inserting(self, connection: Connection) -> Iterator[None]:
+        """Where a good part of the rows is new, the index over their numbers, which come in any order, is made afterwards.
+
+        A million shuffled numbers into an empty ledger wrote 1,872 MB with 8 MB of page cache, 396 MB with 64 MB in 9.7 s;
+        made afterwards 414 MB with 8 MB in 4.5 s (measured). Within the transaction: it cannot be missing later.
+        """
+        if not connection.execute(_MANY_NEW).scalar_one():
+            yield
+            return
+        connection.exec_driver_sql(f"PRAGMA main.cache_size = -{CACHE_KB}")
+        making = connection.execute(text(f"SELECT sql FROM sqlite_master WHERE name = '{_NUMBERS}'")).scalar_one()
+        connection.execute(text(f"DROP INDEX {_NUMBERS}"))
+        yield
+        connection.execute(text(making))
 
     def _explain(self, error: Exception) -> str:
         cause = getattr(error, "orig", None)

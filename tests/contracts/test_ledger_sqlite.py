@@ -138,7 +138,7 @@ def test_whatever_was_planned_the_database_itself_refuses_a_number_twice(path: P
 
 
 def test_late_in_a_run_a_claim_does_not_go_past_everybody_who_is_settled(path: Path) -> None:
-    """Seen: the database took the order of all rows for the way, and a claim late in a run of a million cost 80 ms."""
+    """Seen: the database took the order of all rows for the way, and a run of a million took twice as long."""
     ledger = open_sqlite(path, create=True)
     run = Run(ledger, plan(ledger, audience(*(f"9053{i:08d}" for i in range(3000)))), Clock())
     steps = 0
