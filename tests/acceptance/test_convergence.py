@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
 
 import pytest
+from machine import crowd
 
 from acceptance.workbench import CALM, OpenSandbox, Running, Workbench, by_phone, captions, numbers, sent_phones, until
 from runner.sandbox import Action, Rule, Sandbox, SandboxSettings, Scenario
@@ -57,7 +57,7 @@ def test_a_second_send_sends_nothing_and_a_new_row_is_the_only_one_sent(bench: W
     planned = bench.run("plan", campaign, "--json").must(0).json()
     assert (planned["to_send"], planned["settled"], planned["gone"]) == (3, {"accepted": 15}, {"accepted": 5})
     bench.send(campaign).must(0)
-    assert sent_phones(box)[20:] == numbers(3, 101)
+    assert sorted(sent_phones(box)[20:]) == numbers(3, 101)
     assert len(by_phone(box)) == 23
     rows = bench.results()
     assert [row["phone"] for row in rows] == [*numbers(3, 101), *first[5:], *first[:5]]
@@ -192,7 +192,7 @@ def test_a_second_signal_stops_at_once_and_what_is_on_the_wire_is_unknown(
     running.signal(signal.SIGINT)
     began = time.monotonic()
     running.wait().must(130)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 6  # well before the replies
     statuses = bench.statuses()
     assert sorted(sent_phones(box)) == [phone for phone, status in statuses.items() if status == "unknown"]
     assert len(box.log) == 6  # the concurrency
@@ -341,7 +341,7 @@ def test_a_pause_stops_a_live_run_and_send_goes_on(bench: Workbench, box: Sandbo
     paused_us, began = time.time_ns() // 1000, time.monotonic()
     stopped = running.wait().must(3)
     print(f"ended {time.monotonic() - began:.1f} s after the pause")
-    assert time.monotonic() - began < (2 if os.getloadavg()[0] <= (os.cpu_count() or 1) else 6)
+    assert time.monotonic() - began < 2 * crowd()
     assert max(entry.at_us for entry in box.log) < paused_us + 1_000_000
     assert "paused" in stopped.out
     paused_at = len(box.log)

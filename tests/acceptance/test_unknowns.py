@@ -89,7 +89,7 @@ def test_sending_an_unknown_row_again_needs_a_word_that_duplicates_are_accepted(
     assert "2 people may already have the message" in refused.err
     assert "--accept-duplicates" in refused.err
     bench.send(campaign).must(0)
-    assert sent_phones(box) == [FINE, TAKEN, DROPPED]
+    assert sorted(sent_phones(box)) == sorted((FINE, TAKEN, DROPPED))
 
     bench.run("retry", "spring", "--unknown", "--accept-duplicates").must(0)
     bench.send(campaign).must(0)

@@ -20,6 +20,7 @@ import orjson
 import psutil
 import pytest
 import yaml
+from machine import crowd
 from postgres import Server, start_server
 
 FULL = os.environ.get("TORTURE") == "full"
@@ -34,11 +35,6 @@ KEPT = {
 def size(small: int, full: int) -> int:
     """The number for every change, or the one for `make torture`."""
     return full if FULL else small
-
-
-def crowd() -> float:
-    """How many times slower than alone this machine is by what others do on it: 1 when the processors suffice."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:

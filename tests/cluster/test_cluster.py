@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+from machine import crowd
 
-from cluster.clusterbench import FULL, Bench, Process, crowd, most_in, size, until
+from cluster.clusterbench import FULL, Bench, Process, most_in, size, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 

@@ -133,7 +133,7 @@ def test_a_run_waits_for_a_server_that_comes_back(fragile: postgres.Server, open
 def test_a_server_that_stays_away_ends_the_run_after_the_patience_and_only_once(
     fragile: postgres.Server, opened: Opener
 ) -> None:
-    ledger = opened(fragile.database(), patience=0.5)
+    ledger = opened(fragile.database(), patience=2)
     run = run_of(ledger, ANNA)
     (claim,) = run.claim()
     fragile.stop(at_once=False)
@@ -141,11 +141,11 @@ def test_a_server_that_stays_away_ends_the_run_after_the_patience_and_only_once(
         begun = time.monotonic()
         with pytest.raises(LedgerError, match=r"(?s)Connection refused.*fix: start the server.*waited"):
             run.begin(claim)
-        assert 0.4 < time.monotonic() - begun < 8
+        assert 1.8 < time.monotonic() - begun < 30
         begun = time.monotonic()
         with pytest.raises(LedgerError, match="Connection refused"):
             ledger.release(run.hold, [claim.id])
-        assert time.monotonic() - begun < 0.4  # the patience is used up
+        assert time.monotonic() - begun < 1.8  # the patience is used up
     finally:
         fragile.start()
     assert run.begin(claim) == {}

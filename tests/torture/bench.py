@@ -25,6 +25,7 @@ import history
 import psutil
 import pytest
 import yaml
+from machine import crowd
 
 FULL = os.environ.get("TORTURE") == "full"
 SEED = int(os.environ.get("TORTURE_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -53,14 +54,6 @@ def needs(program: str) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return path
-
-
-def crowd() -> float:
-    """How many times slower than alone this machine is by what others do on it: 1 when the processors suffice.
-
-    Limits that the runner must keep are those of an idle machine; on a crowded one they are stretched by this.
-    """
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0, every: float = 0.002) -> float:

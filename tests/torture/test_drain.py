@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from bench import NOTE, Bench, Campaign, Provider, Run, crowd, open_bench, size, until
+from bench import NOTE, Bench, Campaign, Provider, Run, open_bench, size, until
+from machine import crowd
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from bench import FULL, NOTE, SEED, Bench, Campaign, Provider, Run, crowd, needs, open_bench, size
+from bench import FULL, NOTE, SEED, Bench, Campaign, Provider, Run, needs, open_bench, size
+from machine import crowd
 
 pytestmark = pytest.mark.slow
 

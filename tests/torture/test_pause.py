@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from bench import NOTE, Bench, Campaign, Provider, Run, crowd, open_bench, until
+from bench import NOTE, Bench, Campaign, Provider, Run, open_bench, until
+from machine import crowd
 
 pytestmark = pytest.mark.slow
 
