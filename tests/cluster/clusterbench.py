@@ -142,6 +142,9 @@ class Bench:
             "CAMPAIGN_TEST_STAMPS": str(self.root / "stamps"),
             "DASK_DISTRIBUTED__WORKER__PRELOAD": str(HERE / "stamping.py"),
             "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "4s",
+            "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "false",  # as docs/scale.md advises
+            "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+            "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
             "DASK_TEMPORARY_DIRECTORY": str(self.root / "dask"),
             "PYTHONUTF8": "1",
             "COLUMNS": "200",
