@@ -27,7 +27,7 @@ nothing else takes as much. On top of it comes what a promise costs: a bound on 
 bytes (what may have been sent is known), two durable commits a message in groups, the pace gate, the frozen message's hash, the
 reading of the reply, and Python objects for each of these. The ledger's thread and the event loop share the interpreter's lock,
 so on two cores they do not run side by side for long. To be 0.80 as fast as a bare loop, all of that would have to fit into a
-quarter of a bare exchange's time; the ledger's statements alone take about twice as much. With few in flight a commit is shared
+quarter of a bare exchange's time; the ledger's statements alone take more than that. With few in flight a commit is shared
 by as few, and waited for.
 
 Tried, and kept: intents that come together wait 3 ms for one another (half the commits and hand-overs between the threads), a
