@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ from runner.errors import InputError, LedgerError, StoppedError
 from runner.ledger.base import TAKEN_OVER, Counts
 from runner.ledger.partitions import Partitions
 from runner.ledger.slots import Slots
+from runner.localcluster import local_cluster
 from runner.model import Status
 from runner.partition import UNTAKEN, PartitionTask, Summary, run_partition
 from runner.progress import Progress
@@ -38,17 +38,8 @@ from runner.signals import end_orderly_on_signals
 if TYPE_CHECKING:
     from distributed import Client
 
-THREADS = 1  # partitions at once in a worker process of ours: two share each commit among half as many messages
-_SETTINGS = {  # of Dask, for workers of ours
-    "distributed.scheduler.worker-ttl": "30s",  # a worker that has been silent for so long is given up
-    # Dask watches itself 50 to 100 times a second in each of its processes, also while there is nothing to do: 7.5 % of a core
-    # for a worker, its nanny and the scheduler, 1.8 % so (measured).
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "5s",
-}
 START_SECONDS = 60.0  # for the first worker to be there
-LOST_SECONDS = 120.0  # a scheduler that stays away for longer ends the run
+LOST_SECONDS = 120.0  # a scheduler that stays away for longer ends the run; so do workers, all of them
 TICK = 0.5  # seconds between looks at the ledger while a run goes on
 DRAIN_SECONDS = 20.0  # beyond a request's own longest time
 _LOST = (concurrent.futures.CancelledError, OSError, TimeoutError)  # what a future raises when its scheduler is gone
@@ -89,6 +80,7 @@ class _Driver:
         self._seen: dict[Status, int] = {}
         self._notes: dict[str, float] = {}
         self._away = False
+        self._deserted: float | None = None  # since when the scheduler has no workers
 
     async def run(self) -> Ending:
         """Place the partitions and wait for them."""
@@ -130,24 +122,9 @@ class _Driver:
         if self._s.cluster.address:
             yield self._s.cluster.address
             return
-        import dask
-        from distributed import LocalCluster
-
-        with tempfile.TemporaryDirectory(prefix="campaign-workers-") as folder, dask.config.set(_SETTINGS):
-            self._note(f"starting {self._s.cluster.workers} workers")
-            async with LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=self._s.cluster.workers,
-                threads_per_worker=THREADS,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address=None,
-                worker_dashboard_address=None,
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-                local_directory=folder,
-                asynchronous=True,
-            ) as cluster:
-                yield str(cluster.scheduler_address)
+        self._note(f"starting {self._s.cluster.workers} workers")
+        async with local_cluster(self._s.cluster.workers) as address:
+            yield address
 
     async def _connected(self) -> Client:
         """A client whose scheduler is there. Raises StoppedError when it stays away."""
@@ -173,7 +150,7 @@ class _Driver:
     def _gone(self) -> None:
         if not self._away:
             self._away = True
-            self._note("the scheduler is away: the workers finish what they have begun")
+            self._note("the scheduler is away: waiting for it")
 
     def _back(self, client: Client) -> Client:
         if self._away:
@@ -340,7 +317,30 @@ class _Driver:
                 state = await asyncio.to_thread(self._s.ledger.state, self._s.campaign_id)
                 if state != "open":
                     self.end(*_from_outside(state))
+            await self._mind_the_workers()
             await asyncio.sleep(max(TICK, 20 * (time.monotonic() - began)))
+
+    async def _mind_the_workers(self) -> None:
+        """Dask ends the workers of a scheduler that dies, and one that comes back may wait for workers for ever."""
+        client = self._client
+        if client is None or client.status != "running":
+            return  # `_connected` minds the scheduler
+        try:
+            threads = await asyncio.wait_for(client.nthreads(), 5)  # type: ignore[no-untyped-call]
+        except (*_LOST, RuntimeError):  # it is gone, or is being closed
+            return
+        if threads:
+            if self._deserted is not None:
+                self._deserted = None
+                self._note("there are workers again")
+        elif self._deserted is None:
+            self._deserted = time.monotonic()
+            self._note(f"the scheduler at {self._address} has no workers: waiting for some")
+        elif time.monotonic() - self._deserted > LOST_SECONDS:
+            why = (
+                f"the scheduler at {self._address} has no workers; start some, then the same command goes on from here"
+            )
+            self.end("stopped", why, StoppedError(why))
 
     async def _count(self) -> None:
         counts: Counts = await asyncio.to_thread(self._s.ledger.counts, self._s.campaign_id)

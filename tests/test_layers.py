@@ -178,8 +178,9 @@ TABLE = {
         "providers providers.base recorder retry sharedpace transport units"
     ),
     "clusterplan": "errors sameness",
+    "localcluster": "",
     "cluster": (
-        "clusterplan engine errors ledger.base ledger.partitions ledger.slots model partition progress retry sending "
+        "clusterplan engine errors ledger.base ledger.partitions ledger.slots localcluster model partition progress retry sending "
         "sharedpace signals"
     ),
     "run": (

@@ -101,6 +101,33 @@ def test_a_run_outlives_its_scheduler(bench: Bench) -> None:
     assert "the scheduler is back" in run.out
 
 
+SHORT = """
+import runpy
+
+from runner import cluster
+
+cluster.LOST_SECONDS = 3.0
+runpy.run_module("runner", run_name="__main__")
+"""
+
+
+def test_a_scheduler_that_comes_back_alone_waits_for_workers_and_not_for_ever(bench: Bench) -> None:
+    (bench.root / "short.py").write_text(SHORT, encoding="utf-8")
+    address = bench.cluster(WORKERS)
+    file = bench.campaign("spring", ROWS, f"{RATE}/s", concurrency=CONCURRENCY, timeout="1s")
+    run = bench.start("send", file, "--yes", "--cluster", address, module="short")
+    until(lambda: run.over or bench.received() >= ROWS // 4, "a quarter of the requests")
+    assert bench.scheduler is not None
+    bench.scheduler.signal_all(signal.SIGKILL)
+    bench.cluster(0)
+    run.must(3)
+    assert "has no workers: waiting for some" in run.out
+    assert "start some, then the same command goes on" in run.out
+    for _ in range(WORKERS):
+        bench.worker()
+    judge(bench, bench.send(file, "--cluster", address), unknown_at_most=CONCURRENCY, stalled=60)
+
+
 def test_the_same_command_goes_on_after_everything_has_died(bench: Bench) -> None:
     run = start(bench)
     run.signal_all(signal.SIGKILL)
