@@ -49,7 +49,8 @@ takes its place a window later waits as much longer; and each window is 1 ms lon
 milliseconds a second, and what the machine holds up, are the loss, with 60 in flight as with 150. Tried: without that correction
 27 windows held up to 1,015 of 1,000. Refused: to compare with the fastest reply of late instead of the fastest ever, for a way
 that becomes quicker again would then let one too many through. 3,000/s is more than one process sends at all (see the fan-out);
-a pause of the machine costs most where the time between two requests is shortest.
+a pause of the machine costs most where the time between two requests is shortest. In a run in which the host took 43 % of the time
+away from both sides two windows of 80/s held 82, by the clock of a provider that was held up as well.
 """
 REASONS = {"fanout": WHY, "pace": WHY_PACE}  # by the name of the part
 

@@ -183,9 +183,7 @@ class _Driver:
         end = time.monotonic() + START_SECONDS
         while not (threads := await client.nthreads()):  # type: ignore[no-untyped-call]
             if time.monotonic() > end:
-                raise StoppedError(
-                    f"the scheduler at {self._address} has no workers; start some, then run the same command"
-                )
+                raise self._no_workers()
             await asyncio.sleep(0.1)
         # Named, not passed: a worker that lacks our package must be able to say so.
         refuse_others(await client.run(eval, ASK, on_error="return"))
@@ -337,10 +335,13 @@ class _Driver:
             self._deserted = time.monotonic()
             self._note(f"the scheduler at {self._address} has no workers: waiting for some")
         elif time.monotonic() - self._deserted > LOST_SECONDS:
-            why = (
-                f"the scheduler at {self._address} has no workers; start some, then the same command goes on from here"
-            )
-            self.end("stopped", why, StoppedError(why))
+            error = self._no_workers()
+            self.end("stopped", str(error), error)
+
+    def _no_workers(self) -> StoppedError:
+        return StoppedError(
+            f"the scheduler at {self._address} has no workers; start some, then the same command goes on from here"
+        )
 
     async def _count(self) -> None:
         counts: Counts = await asyncio.to_thread(self._s.ledger.counts, self._s.campaign_id)
