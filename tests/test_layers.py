@@ -134,7 +134,8 @@ TABLE = {
     "progress": "model pace units",
     "recorder": "ledger.base ledger.slots ledger.sql",
     "signals": "",
-    "transport": "model",
+    "exchange": "model",
+    "transport": "exchange model",
     "engine": "breaker errors ledger.base model progress recorder retry transport turns",
     "eventloop": "steadyclock",
     "sameness": "",
@@ -200,7 +201,7 @@ TABLE = {
 
 # Who may know a library or call a function. A name that ends in * stands for all that begin with it.
 ONLY_IN = {
-    "aiohttp": ["transport", "media*", "sandbox*"],
+    "aiohttp": ["exchange", "transport", "media*", "sandbox*"],
     "alembic": ["ledger.migrations*"],
     "psycopg": ["ledger.address", "ledger.postgres"],
     "sqlalchemy": ["ledger*"],

@@ -17,8 +17,9 @@ import pytest
 from faultserver import FAULTS, OK_BODY, Connection, FaultServer
 
 import runner.transport
+from runner.exchange import REPLY_LIMIT
 from runner.model import Lost, Reply, Request
-from runner.transport import KEPT_SECONDS, REPLY_LIMIT, Transport
+from runner.transport import KEPT_SECONDS, Transport
 
 TOKEN = "invented-token-5519"
 BODY = b'{"phone_number":"905320000001","caption":"Hello"}'
