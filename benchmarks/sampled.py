@@ -25,8 +25,7 @@ IMPORTS = "imports"
 Places = tuple[tuple[str, str], ...]  # the first pattern that fits a frame's file names its stage
 
 SENDING: Places = (
-    (r"/aiohttp/|/yarl/|/multidict/|/runner/transport\.py", "HTTP exchange"),
-    (r"/runner/wire\w*\.py|/runner/http\w*\.py|/httptools/", "HTTP exchange"),
+    (r"/aiohttp/|/yarl/|/multidict/|/runner/(transport|exchange)\.py", "HTTP exchange"),
     (r"/runner/ledger/|/sqlalchemy/|/sqlite3/|/psycopg", "ledger statements"),
     (r"/runner/recorder\.py|/concurrent/futures/|/threading\.py|/queue\.py", "group commit, between the threads"),
     (r"/runner/\w*pace\.py|/runner/turns\.py|/runner/cooldown\.py", "pace gate"),

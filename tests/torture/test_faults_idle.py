@@ -62,10 +62,9 @@ def _after(count: int) -> Behaviour:
     return behave
 
 
-def _set(session_of: Transport, choice: str) -> None:
+def _set(transport: Transport, choice: str) -> None:
     """One setting of the connection pool, all others as shipped."""
-    assert session_of._session is not None
-    connector = session_of._session.connector
+    connector = transport._connector
     assert connector is not None
     assert connector._force_close == (choice != CHOICES[3]), "the shipped choice has changed"
     if choice in {CHOICES[0], CHOICES[2]}:
