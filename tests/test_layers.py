@@ -106,7 +106,7 @@ TABLE = {
     "ledger.migrations.versions.v0002_many_machines": "",
     "ledger.upgrading": "errors ledger.base ledger.migrations ledger.schema",
     "ledger.reading": "errors ledger.base ledger.overview",
-    "ledger.claims": "errors ledger.base ledger.batches ledger.reading model",
+    "ledger.claims": "errors ledger.base ledger.batches ledger.bulk ledger.reading model",
     "ledger.stagetables": "",
     "ledger.staging": "ledger.base ledger.bulk ledger.stagetables model",
     "ledger.sql": (

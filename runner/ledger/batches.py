@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, TextClause, bindparam, text
+from sqlalchemy import Connection, TextClause, text
 
 from runner.errors import LedgerError
 from runner.ledger.base import TAKEN_OVER, Applied, Finish, Hold, Intent
-from runner.ledger.bulk import run_many
+from runner.ledger.bulk import ONE_OF, run_many, several
 
 # 'unknown' as well: a reply that comes in after another run has given the row up is better evidence than that. The attempt's
 # number must be the row's last one: a late reply says nothing about a row that a person has queued again.
@@ -45,9 +45,10 @@ _TAKE_BACK_ATTEMPT = (
     "AND finished_at = 0 AND EXISTS "
     "(SELECT 1 FROM recipients r WHERE r.id = :id AND r.status = 'claimed' AND r.run_id = :run AND r.attempts = :number - 1)"
 )
-_SUPPRESSED = text("SELECT phone FROM suppressions WHERE phone IN :phones AND campaign_id IN (0, :c)").bindparams(
-    bindparam("phones", expanding=True)
-)
+_SUPPRESSED = {
+    name: text(f"SELECT phone FROM suppressions WHERE phone {one_of['phones']} AND campaign_id IN (0, :c)")
+    for name, one_of in ONE_OF.items()
+}
 _OPTED_OUT = (
     "UPDATE recipients SET status = CASE WHEN attempts = 0 THEN 'skipped' ELSE 'not_sent' END, "
     "reason = 'suppressed', detail = 'opted out after planning', run_id = NULL "
@@ -139,7 +140,8 @@ def _refusals(connection: Connection, hold: Hold, state: str, intents: Sequence[
     if state != "open":
         return {intent.claim.id: state for intent in intents}
     phones = [intent.claim.message.phone for intent in intents]
-    suppressed = {row[0] for row in connection.execute(_SUPPRESSED, {"phones": phones, "c": hold.campaign_id})}
+    asked = {"phones": several(connection, phones), "c": hold.campaign_id}
+    suppressed = set(connection.execute(_SUPPRESSED[connection.dialect.name], asked).scalars())
     return {intent.claim.id: "suppressed" for intent in intents if intent.claim.message.phone in suppressed}
 
 

@@ -14,10 +14,17 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
+import orjson
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import DBAPIError
 
 PAGE = 2000  # rows
+# `COLUMN {one_of}` for a list of values as one parameter, see `several`: a statement with a place for each is prepared anew
+# for every number of them (6 microseconds a message, measured).
+ONE_OF = {
+    "postgresql": {"ids": "= ANY(CAST(:ids AS bigint[]))", "phones": "= ANY(CAST(:phones AS text[]))"},
+    "sqlite": {"ids": "IN (SELECT value FROM json_each(:ids))", "phones": "IN (SELECT value FROM json_each(:phones))"},
+}
 
 V = TypeVar("V")
 _numbers = itertools.count()
@@ -84,6 +91,11 @@ def run_many(connection: Connection, statement: str, rows: list[dict[str, V]]) -
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the only other driver there is
     return driver.executemany(statement, rows).rowcount
+
+
+def several(connection: Connection, values: list[V]) -> list[V] | str:
+    """A list as the one parameter of ONE_OF."""
+    return values if connection.dialect.name == "postgresql" else orjson.dumps(values).decode()
 
 
 @cache

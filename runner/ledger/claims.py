@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
 from sqlalchemy import Connection, bindparam, text
 
 from runner.errors import TakenOverError
 from runner.ledger.base import UNCOUNTED, Claim, Hold
 from runner.ledger.batches import gate
+from runner.ledger.bulk import ONE_OF, several
 from runner.ledger.reading import PHONES, whose
 from runner.model import Message
 
@@ -21,18 +21,16 @@ _CLAIM = (
     "UPDATE recipients SET status = 'claimed', run_id = :run WHERE id IN (SELECT id FROM due) "
     "RETURNING id, phone, attempts, position"
 )
-_SOME = {"postgresql": "ANY(CAST(:ids AS bigint[]))", "sqlite": "(SELECT value FROM json_each(:ids))"}
-_IN = {"postgresql": "= ", "sqlite": "IN "}
 _CONTENTS = {
-    name: text(f"SELECT id, image, caption, scheduled_at, payload FROM messages WHERE id {_IN[name]}{some}")
-    for name, some in _SOME.items()
+    name: text(f"SELECT id, image, caption, scheduled_at, payload FROM messages WHERE id {one_of['ids']}")
+    for name, one_of in ONE_OF.items()
 }
 _UNCOUNTED = {
     name: text(
-        f"SELECT recipient_id, count(*) FROM attempts WHERE recipient_id {_IN[name]}{some} AND reason IN :uncounted "
+        f"SELECT recipient_id, count(*) FROM attempts WHERE recipient_id {one_of['ids']} AND reason IN :uncounted "
         "GROUP BY recipient_id"
     ).bindparams(bindparam("uncounted", UNCOUNTED, expanding=True))
-    for name, some in _SOME.items()
+    for name, one_of in ONE_OF.items()
 }
 
 
@@ -48,24 +46,18 @@ def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
     claiming = text(_CLAIM.format(they=they, lock=lock))
     if only is not None:
         claiming = claiming.bindparams(PHONES)
-    rows = connection.execute(claiming, parameters | {"now": now, "n": n, "run": hold.run_id})
+    rows = connection.execute(claiming, parameters | {"now": now, "n": n, "run": hold.run_id}).all()
     held = {row[0]: row for row in rows}
     if not held:
         return []
     tried = [key for key, row in held.items() if row[2]]
     uncounted: dict[int, int] = {}
     if tried:
-        counts = connection.execute(_UNCOUNTED[dialect], {"ids": _several(dialect, tried)})
+        counts = connection.execute(_UNCOUNTED[dialect], {"ids": several(connection, tried)})
         uncounted = {int(key): int(n) for key, n in counts}
+    contents = connection.execute(_CONTENTS[dialect], {"ids": several(connection, list(held))}).all()
     claims = [
         Claim(key, Message(held[key][1], image, caption, scheduled_at), payload, held[key][2], uncounted.get(key, 0))
-        for key, image, caption, scheduled_at, payload in connection.execute(
-            _CONTENTS[dialect], {"ids": _several(dialect, list(held))}
-        )
+        for key, image, caption, scheduled_at, payload in contents
     ]
     return sorted(claims, key=lambda claim: int(held[claim.id][3] or 0))
-
-
-def _several(dialect: str, ids: list[int]) -> list[int] | str:
-    """Ids as one parameter: a statement with a place for each is prepared anew for every number of them."""
-    return ids if dialect == "postgresql" else orjson.dumps(ids).decode()
