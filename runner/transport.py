@@ -34,6 +34,7 @@ LATE = "late"  # the kind of a Lost attempt whose turn had passed
 REST_SECONDS = 0.005  # of a kept connection after a reply: a close comes with the reply or right after it
 KEPT_SECONDS = 0.25  # idle at most; servers let go after 1 s at the soonest (nginx 75 s, Node 5 s)
 STALE_AT_MOST = 20  # connections found spoilt for one request, before anything was written
+GRAIN = 0.001  # seconds: of the loop's timers
 ADDRESSES_AT_MOST = 16  # remembered; sending has one, questions about messages in doubt a few
 
 
@@ -45,7 +46,7 @@ class Transport:
     ) -> None:
         self._connections = connections
         self._keep = keep
-        self._seconds = timeout
+        self._limit = _TimeLimit(timeout)
         self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_SECONDS, timeout))
         self._tls: ssl.SSLContext | bool = ssl_context if ssl_context is not None else True
         self._connector: aiohttp.TCPConnector | None = None
@@ -65,24 +66,26 @@ class Transport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._limit.close()
         if self._connector is not None:
             await self._connector.close()
 
     async def send(
         self, request: Request, on_sent: Callable[[], None], leaves: Callable[[], Awaitable[bool]] | None = None
     ) -> Reply | Lost:
-        """Send once, never twice. `on_sent` is called when the bytes are being written.
+        """Send once, never twice. `on_sent` is called when the bytes are being written: in the same step, just before.
 
         `leaves` is asked before that, when the connection stands: it may wait, and False makes the attempt Lost, unsent.
+        A CampaignError that either raises comes out as it is: nothing is written, and the connection is closed.
 
         Redirects are not followed: a body would be repeated, and the token carried to any host.
         A cancelled task is a Lost attempt as well: what was written cannot be taken back.
         """
         if not exchange.is_sendable(request):
             return Lost(False, "unsendable", _UNSENDABLE, _UNSENDABLE)
-        phase = _Phase()
+        phase = _Phase(self._limit)
         try:
-            async with asyncio.timeout(self._seconds):
+            with phase:
                 for _ in range(STALE_AT_MOST):
                     result = await self._attempt(request, phase, on_sent, leaves)
                     if result is not None:
@@ -114,8 +117,8 @@ class Transport:
                 return _LATE
             if not exchange.is_quiet(protocol):  # last of all, for both waits may have taken their time
                 return None
-            phase.sent = True
             on_sent()
+            phase.sent = True
             exchange.write(protocol, written)
             reply = await exchange.read(protocol)
             again = self._keep and not reply.truncated
@@ -144,13 +147,69 @@ class Transport:
                 await asyncio.sleep(wait)
 
 
+class _TimeLimit:
+    """One limit for every request: a single timer, set for the oldest of them. One for each was a seventh of an exchange."""
+
+    __slots__ = ("_running", "_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._running: dict[_Phase, None] = {}  # in the order in which they end, for all are given the same time
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, phase: _Phase, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on it has its time."""
+        phase.end = loop.time() + self._seconds
+        self._running[phase] = None
+        if self._timer is None:
+            self._timer = loop.call_at(phase.end, self._sweep, loop)
+
+    def over(self, phase: _Phase) -> bool:
+        """It has ended. False: its time had run out."""
+        return self._running.pop(phase, self) is None
+
+    def close(self) -> None:
+        """Leave no timer behind that nobody needs."""
+        if self._timer is not None and not self._running:
+            self._timer.cancel()
+            self._timer = None
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        while self._running:
+            phase = next(iter(self._running))
+            if phase.end > loop.time() + GRAIN:
+                self._timer = loop.call_at(phase.end, self._sweep, loop)
+                return
+            del self._running[phase]
+            phase.task.cancel()
+
+
 class _Phase:
-    """How far one request has come."""
+    """How far one request has come. Within a `with` its time is limited, with a TimeoutError as `asyncio.timeout` has it."""
 
-    __slots__ = ("sent",)
+    __slots__ = ("_cancelled", "_limit", "end", "sent", "task")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: _TimeLimit) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a programming error, not input
         self.sent = False  # the point of no return
+        self.end = 0.0
+        self.task = task
+        self._cancelled = task.cancelling()  # by others, so far
+        self._limit = limit
+
+    def __enter__(self) -> None:
+        self._limit.begin(self, self.task.get_loop())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._limit.over(self):
+            return
+        others = self.task.uncancel() - self._cancelled
+        if kind is asyncio.CancelledError and others <= 0:
+            raise TimeoutError
 
 
 _LATE = Lost(False, LATE, "its turn had passed")

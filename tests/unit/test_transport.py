@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
@@ -17,6 +18,7 @@ import pytest
 from faultserver import FAULTS, OK_BODY, Connection, FaultServer
 
 import runner.transport
+from runner.errors import LedgerError
 from runner.exchange import REPLY_LIMIT
 from runner.model import Lost, Reply, Request
 from runner.transport import KEPT_SECONDS, Transport
@@ -372,6 +374,87 @@ async def test_a_request_cancelled_in_the_middle_of_a_reply_may_have_been_sent()
         result = await task
         assert isinstance(result, Lost)
         assert result.sent
+
+
+async def test_a_task_that_was_stopped_before_may_still_run_out_of_time() -> None:
+    """As the engine's workers do, it has taken no notice of that; what is taken back is what the limit has asked for."""
+
+    async def stopped_before(transport: Transport, url: str) -> tuple[Reply | Lost, int]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return await transport.send(request(url), lambda: None), task.cancelling()
+
+    async with FaultServer("hang_after_request") as server, Transport(connections=1, timeout=0.1) as transport:
+        result, cancelling = await asyncio.create_task(stopped_before(transport, server.url))
+    assert result == Lost(True, "reply_timeout", "no reply in time")
+    assert cancelling == 1
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["time alone", "and stopped"])
+async def test_who_is_stopped_just_after_the_time_ran_out_is_interrupted(both: bool) -> None:
+    class Stopping(asyncio.Task[Reply | Lost]):
+        def cancel(self, msg: object = None) -> bool:
+            return super().cancel() and (not both or super().cancel())
+
+    async with FaultServer("hang_after_request") as server, Transport(connections=1, timeout=0.1) as transport:
+        task = Stopping(transport.send(request(server.url), lambda: None))
+        result = await task
+    assert isinstance(result, Lost)
+    assert (result.sent, result.kind) == (True, "interrupted" if both else "reply_timeout")
+    assert task.cancelling() == int(both)
+
+
+async def test_each_request_has_its_own_time_however_many_have_begun() -> None:
+    async with FaultServer("hang_after_request") as server, Transport(connections=9, timeout=0.2) as transport:
+        loop = asyncio.get_running_loop()
+
+        async def one(after: float) -> float:
+            await asyncio.sleep(after)
+            began = loop.time()
+            result = await transport.send(request(server.url), lambda: None)
+            assert isinstance(result, Lost)
+            assert result.kind == "reply_timeout"
+            return loop.time() - began
+
+        took = await asyncio.gather(*(one(0.03 * i) for i in range(9)))
+        again = await one(0.1)  # after a moment in which none was under way
+    assert all(0.19 <= seconds < 0.3 for seconds in [*took, again]), took
+
+
+# --- said to be sent --------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_written_when_the_caller_cannot_note_that_it_is() -> None:
+    """Its error comes out as it is, and the connection is closed: the server sees nothing but that."""
+
+    def fails() -> None:
+        raise LedgerError("the disk is full")
+
+    async with FaultServer() as server, Transport(connections=1, timeout=5) as transport:
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="the disk is full"):
+                await transport.send(request(server.url), fails)
+        await asyncio.sleep(0.05)
+        assert (server.accepted, server.received) == (2, [])
+        assert isinstance(await transport.send(request(server.url), lambda: None), Reply)
+        assert (server.accepted, len(server.received)) == (3, 1)
+
+
+async def test_a_kept_connection_is_closed_as_well_when_the_caller_fails() -> None:
+    def fails() -> None:
+        raise LedgerError("the disk is full")
+
+    async with FaultServer() as server, Transport(connections=1, timeout=5) as transport:
+        for _ in range(2):
+            assert isinstance(await transport.send(request(server.url), lambda: None), Reply)
+        before = server.accepted
+        with pytest.raises(LedgerError):
+            await transport.send(request(server.url), fails)
+        assert isinstance(await transport.send(request(server.url), lambda: None), Reply)
+        assert (server.accepted > before, len(server.received)) == (True, 3)
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
