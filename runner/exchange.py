@@ -18,12 +18,13 @@ from runner.model import Reply, Request
 
 REPLY_LIMIT = 64 * 1024  # bytes; the documented replies have about 100
 _UNLESS_SAID = {"accept": "Accept: */*\r\n", "accept-encoding": "Accept-Encoding: identity\r\n"}
+_CLOSE = b"Connection: close\r\n\r\n"
 
 
 class Address:
     """Where the requests of one URL go. Raises aiohttp.InvalidURL when it is no http or https address."""
 
-    __slots__ = ("_host", "_path", "target")
+    __slots__ = ("_head", "_headers", "_host", "_method", "_path", "target")
 
     def __init__(self, url: str, tls: ssl.SSLContext | bool) -> None:
         try:
@@ -35,22 +36,44 @@ class Address:
         self.target = aiohttp.ClientRequest("GET", parsed, ssl=tls)  # what a connector is asked with; never sent
         self._host = parsed.host_port_subcomponent
         self._path = parsed.raw_path_qs
+        self._head = b""  # the last one, and what it was made of: nearly every request has the same
+        self._method = ""
+        self._headers: dict[str, str] = {}
 
     def written(self, request: Request, *, close: bool) -> bytes:
         """The request as it goes over the wire. `close`: the server is told that no other one follows."""
+        if request.headers != self._headers or request.method != self._method:
+            self._head = self._head_of(request)
+            self._method, self._headers = request.method, request.headers.copy()
+        end = _CLOSE if close else b"\r\n"
+        if request.body or request.method != "GET":
+            return b"%bContent-Length: %d\r\n%b%b" % (self._head, len(request.body), end, request.body)
+        return self._head + end
+
+    def _head_of(self, request: Request) -> bytes:
+        """All of it that neither the body nor the connection says."""
         lines = [f"{request.method} {self._path} HTTP/1.1\r\nHost: {self._host}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in request.headers.items()]
         said = {name.lower() for name in request.headers}
         lines += [line for name, line in _UNLESS_SAID.items() if name not in said]
-        if request.body or request.method != "GET":
-            lines.append(f"Content-Length: {len(request.body)}\r\n")
-        lines.append("Connection: close\r\n\r\n" if close else "\r\n")
-        return "".join(lines).encode() + request.body
+        return "".join(lines).encode()
 
 
-def is_sendable(request: Request) -> bool:
-    """Whether each header can stand in a head; a line break in one would begin another."""
-    return all(map(str.isprintable, request.headers.values()))
+class Sendable:
+    """Whether each header can stand in a head; a line break in one would begin another. The last good ones are remembered."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self) -> None:
+        self._headers: dict[str, str] = {}
+
+    def __call__(self, request: Request) -> bool:
+        if request.headers == self._headers:
+            return True
+        if not all(map(str.isprintable, request.headers.values())):
+            return False
+        self._headers = request.headers.copy()
+        return True
 
 
 def is_quiet(protocol: ResponseHandler) -> bool:
@@ -74,8 +97,12 @@ async def read(protocol: ResponseHandler) -> Reply:
         message, body = await protocol.read()
         if not 100 <= message.code <= 199 or message.code == 101:
             break
+    headers = {name.lower(): value for name, value in message.headers.items()}
+    if body.is_eof() and not body.at_eof():  # it came with the head, as nearly every one does
+        content = body.read_nowait()
+        return Reply(message.code, headers, content[:REPLY_LIMIT], len(content) > REPLY_LIMIT)
     content, truncated = await _bounded(body)
-    return Reply(message.code, {name.lower(): value for name, value in message.headers.items()}, content, truncated)
+    return Reply(message.code, headers, content, truncated)
 
 
 async def _bounded(body: StreamReader) -> tuple[bytes, bool]:

@@ -26,7 +26,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
 from runner import exchange
-from runner.exchange import Address
+from runner.exchange import Address, Sendable
 from runner.model import Lost, Reply, Request
 
 CONNECT_SECONDS = 10.0
@@ -51,6 +51,7 @@ class Transport:
         self._tls: ssl.SSLContext | bool = ssl_context if ssl_context is not None else True
         self._connector: aiohttp.TCPConnector | None = None
         self._addresses: dict[str, Address] = {}
+        self._sendable = Sendable()
         self._replied: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()  # kept connection -> last reply
 
     async def __aenter__(self) -> Transport:
@@ -81,7 +82,7 @@ class Transport:
         Redirects are not followed: a body would be repeated, and the token carried to any host.
         A cancelled task is a Lost attempt as well: what was written cannot be taken back.
         """
-        if not exchange.is_sendable(request):
+        if not self._sendable(request):
             return Lost(False, "unsendable", _UNSENDABLE, _UNSENDABLE)
         phase = _Phase(self._limit)
         try:

@@ -269,6 +269,24 @@ async def test_the_request_goes_out_as_it_is() -> None:
         assert received.body == BODY
 
 
+async def test_every_request_has_its_own_head() -> None:
+    """The last one is remembered; neither another token, nor another method, nor a dictionary that was changed gets it."""
+    headers = {"token": TOKEN}
+    async with FaultServer() as server, Transport(connections=1, timeout=1) as transport:
+        for method, body in [("POST", BODY), ("POST", BODY * 2), ("POST", b""), ("GET", b""), ("GET", BODY)]:
+            headers["token"] += "x"
+            await transport.send(Request(method, server.url, headers, body), lambda: None)
+            await transport.send(Request(method, server.url, dict(headers), body), lambda: None)
+            for received in server.received[-2:]:
+                assert received.head.startswith(method.encode())
+                assert received.header("token") == headers["token"]
+                assert received.header("content-length") == (None if (method, body) == ("GET", b"") else str(len(body)))
+                assert received.body == body
+        headers["token"] = "a\nb"
+        assert isinstance(await transport.send(Request("POST", server.url, headers, BODY), pytest.fail), Lost)
+        assert len(server.received) == 10
+
+
 async def test_the_token_is_in_no_representation() -> None:
     shown = request("http://127.0.0.1/send")
     assert TOKEN not in repr(shown) + str(shown)
