@@ -46,7 +46,7 @@ class CoolDown:
 
     def reached(self, left_at: float | None) -> bool:
         """A reply that is no refusal of the whole sender. Whether it ends the probing: it must have left since then."""
-        if not self._left_since(left_at):
+        if (not self.probing and not self.in_a_row) or not self._left_since(left_at):
             return False
         self.probing = False
         self.in_a_row = 0

@@ -16,7 +16,8 @@ import asyncio
 import math
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from runner.cooldown import CoolDown, Cooled
 from runner.units import Rate
@@ -92,9 +93,9 @@ class Slot:
         self.over = False
         self.unused = False
 
-    async def ready(self) -> bool:
+    def ready(self) -> Coroutine[Any, Any, bool]:
         """Wait for the exact moment. False: the sender has been told to wait meanwhile, the slot is given back."""
-        return await self._pace._ready(self)
+        return self._pace._ready(self)
 
     async def leaves(self) -> bool:
         """At once: `ready` was the moment, and what connecting took is corrected by the stamp."""
@@ -141,7 +142,9 @@ class Pace(Cooled):
         self._lead = 0.0
         self._fastest = math.inf
         self._usual = _Usual()
-        self._granted: deque[Slot] = deque()  # in the order handed out, from the first that is not yet written
+        self._granted: deque[Slot] = deque()  # under a limit: in the order handed out, from the first not yet written
+        self._queued = 0  # who has to wait for a turn
+        self._unwritten = 0  # slots that are neither written nor over
         self._outstanding = 0  # slots that are not over
         self._leaving = 0  # of these: let go, a reply to come
         self._started = False
@@ -155,21 +158,21 @@ class Pace(Cooled):
 
         Raises RetiredError.
         """
-        async with self._turn:
-            while True:
-                if self._retired:
-                    raise RetiredError
-                if self._cool.probing and self._outstanding:
-                    await self._change()
-                    continue
-                release = self._earliest()
-                if release == _PENDING:  # the request N places before has not been written yet
-                    await self._change()
-                    continue
-                wait = release - self._lead - self._clock()
-                if wait <= 0:
-                    return self._grant(release)
-                await self._sleep(min(max(wait, 0.001), LONGEST_SLEEP))
+        if not self._queued:
+            turn = self._at_once()
+            if isinstance(turn, Slot):
+                return turn
+        self._queued += 1
+        try:
+            async with self._turn:
+                while not isinstance(turn := self._at_once(), Slot):
+                    if turn == math.inf:
+                        await self._change()
+                    else:
+                        await self._sleep(min(max(turn, 0.001), LONGEST_SLEEP))
+                return turn
+        finally:
+            self._queued -= 1
 
     async def retire(self) -> CoolDown:
         """Hand out no more turns, and wait until the requests of all that were handed out are written or given back.
@@ -179,20 +182,33 @@ class Pace(Cooled):
         """
         self._retired = True
         self._changed.set()
-        while any(slot.stamp is None and not slot.over for slot in self._granted):
+        while self._unwritten:
             await self._change()
         return self._cool
 
-    def _grant(self, release: float) -> Slot:
-        now = self._clock()
+    def _at_once(self) -> Slot | float:
+        """A turn; or the seconds in which there certainly is none, infinite when something else must happen first."""
+        if self._retired:
+            raise RetiredError
+        if self._cool.probing and self._outstanding:
+            return math.inf
+        now, release = self._clock(), self._earliest()
+        wait = release - self._lead - now  # infinite, too: the request N places before has not been written yet
+        return self._grant(now, release) if wait <= 0 else wait
+
+    def _grant(self, now: float, release: float) -> Slot:
         even_before = self._next_even
         if self._gap:
             # The time before the first request and a pause are no hiccups to be made up for: that would be a burst after them.
             floor = max(now - CATCH_UP, self._cool.until) if self._started else now
             self._next_even = max(self._next_even, floor) + self._gap
         self._started = True
-        slot = Slot(self, [window.take() for window in self._windows], now, release, even_before)
-        self._granted.append(slot)
+        if self._windows:
+            slot = Slot(self, [window.take() for window in self._windows], now, release, even_before)
+            self._granted.append(slot)
+        else:
+            slot = Slot(self, (), now, release, even_before)
+        self._unwritten += 1
         self._outstanding += 1
         return slot
 
@@ -208,12 +224,11 @@ class Pace(Cooled):
         await self._changed.wait()
 
     async def _ready(self, slot: Slot) -> bool:
-        arrived = self._clock()
+        arrived = now = self._clock()
         if self._gap:
             self._lead = min(LONGEST_LEAD, 0.9 * self._lead + 0.1 * (arrived - slot.reserved_at))
         try:
             while not slot.over:
-                now = self._clock()
                 wait = max(slot.release, self._cool.until) - now
                 if wait <= 0 and not (self._cool.probing and self._leaving):
                     slot.left_at = now
@@ -222,6 +237,7 @@ class Pace(Cooled):
                 if now - arrived + max(wait, 0.0) > GIVE_BACK:
                     break
                 await self._sleep(max(wait, 0.001) if wait > 0 else POLL)
+                now = self._clock()
         except BaseException:
             slot.drop()
             raise
@@ -229,21 +245,24 @@ class Pace(Cooled):
         return False
 
     def _stamp(self, slot: Slot) -> None:
-        slot.stamp = self._clock()
-        self.slowest = max(self.slowest, slot.stamp - slot.reserved_at)
-        for window, (place, _) in zip(self._windows, slot.places, strict=True):
-            window.stamps[place] = slot.stamp
-        self._tidy()
+        slot.stamp = stamp = self._clock()
+        self._unwritten -= 1
+        self.slowest = max(self.slowest, stamp - slot.reserved_at)
+        if self._windows:
+            for window, (place, _) in zip(self._windows, slot.places, strict=True):
+                window.stamps[place] = stamp
+            self._tidy()
         self._changed.set()
 
     def _answered(self, slot: Slot, *, complete: bool) -> None:
         slot.over = True
         if slot.stamp is None:
             slot.unused = True
+            self._unwritten -= 1
             for window, (place, old) in zip(self._windows, slot.places, strict=True):
                 window.stamps[place] = old
             self._tidy()
-        else:
+        elif self._windows:
             self._correct(slot.places, slot.stamp, complete=complete)
         if slot.left_at is not None:
             self._leaving -= 1
@@ -257,7 +276,10 @@ class Pace(Cooled):
             self._next_even = slot.even_before
             for window in self._windows:
                 window.next -= 1
-        while True:  # what stands before a written one can give nothing back any more
+        while self._granted:  # what stands before a written one can give nothing back any more
+            if self._granted[0].stamp is not None:
+                self._granted.popleft()
+                continue
             unused = next((i for i, slot in enumerate(self._granted) if not slot.unused), len(self._granted))
             if unused == len(self._granted) or self._granted[unused].stamp is None:
                 return
