@@ -27,9 +27,9 @@ class Decision:
 
 
 _FINAL = {
-    Verdict.ACCEPTED: Status.ACCEPTED,
-    Verdict.REJECTED: Status.REJECTED,
-    Verdict.UNKNOWN: Status.UNKNOWN,
+    Verdict.ACCEPTED: Decision(Status.ACCEPTED),
+    Verdict.REJECTED: Decision(Status.REJECTED),
+    Verdict.UNKNOWN: Decision(Status.UNKNOWN),
 }
 
 
@@ -42,7 +42,7 @@ def decide(outcome: Outcome, attempt: int, policy: RetryPolicy, random: Callable
     """
     final = _FINAL.get(outcome.verdict)
     if final is not None:
-        return Decision(final)
+        return final
     if not outcome.throttled and not outcome.stop and attempt > policy.retries:
         return Decision(Status.NOT_SENT)
     return Decision(Status.RETRY_WAIT, max(backoff(attempt, policy.backoff, random), outcome.retry_after or 0.0))

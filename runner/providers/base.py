@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -201,10 +202,11 @@ def read_object(reply: Reply) -> dict[str, object] | None:
     if reply.truncated:
         return None
     try:
-        answer: object = _JSON.decode(reply.body.decode("utf-8-sig"))
+        text = reply.body.removeprefix(BOM_UTF8).decode().strip(_JSON_SPACE)  # the codec utf-8-sig is written in Python
+        answer, end = _JSON.raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) else None
+    return answer if end == len(text) and isinstance(answer, dict) else None
 
 
 def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -218,6 +220,7 @@ def _no_constant(text: str) -> object:
     raise ValueError(f"{text} is not JSON")
 
 
+_JSON_SPACE = " \t\n\r"
 _JSON = json.JSONDecoder(object_pairs_hook=_each_key_once, parse_constant=_no_constant)
 
 
@@ -234,6 +237,7 @@ def _own_code(answer: dict[str, object]) -> str:
 # --- the provider's own words ---------------------------------------------------------------------------------------
 
 HIDDEN = "[hidden]"
+_SAYING = ("message", "error")  # the fields with words for a person
 SAID_BEFORE = 500  # characters: longer texts are not remembered
 _TAGS = re.compile(r"<[^<>]{0,300}>")
 # `read` does not know the token, so what looks like one is blotted out here already; `without_token` is exact.
@@ -249,8 +253,10 @@ def words(reply: Reply, answer: dict[str, object] | None) -> str:
 
     At most 300 characters, one line, nothing that does not print; cut between words.
     """
-    said = list(dict.fromkeys(_spoken(answer.get("message")))) if answer else []
-    said += [part for part in dict.fromkeys(_spoken(answer.get("error"))) if part not in said] if answer else []
+    said: dict[str, None] = {}  # each part once, in order
+    for name in _SAYING:
+        if answer and name in answer:
+            said.update(dict.fromkeys(_spoken(answer[name])))
     text = "; ".join(said) or _TAGS.sub(" ", reply.body.decode("utf-8", "replace"))
     return _said_before(text) if len(text) <= SAID_BEFORE else _presentable(text)
 

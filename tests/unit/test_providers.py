@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 
 import pytest
@@ -9,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 
 from runner.model import Message, Reply, Verdict
 from runner.providers import wapim, zixflow
-from runner.providers.base import read_status, retry_after, words
+from runner.providers.base import read_object, read_status, retry_after, words
 from runner.providers.credentials import check_address
 
 TOKEN = SecretStr("invented-token-4411")
@@ -163,6 +165,33 @@ def _detail(body: str | bytes, status: int = 400) -> str:
 )
 def test_the_vendors_words_are_found_in_every_shape_and_made_printable(body: str | bytes, detail: str) -> None:
     assert _detail(body) == detail
+
+
+def test_a_body_is_read_as_by_the_codec_and_the_module_of_python() -> None:
+    """With and without a mark at its beginning, whole or in part, and whatever stands around the object."""
+    pieces = [
+        b"",
+        b"\xef\xbb\xbf",
+        b"\xef\xbb",
+        b"\xff",
+        b" \r\n\t",
+        b"\x0b",
+        b"\xc2\xa0",
+        b'{"a": [1, "\xc3\xbc"]}',
+        b"{}",
+        b"[]",
+    ]
+    read = 0
+    for chosen in itertools.product(pieces, repeat=4):
+        body = b"".join(chosen)
+        try:
+            expected = json.JSONDecoder().decode(body.decode("utf-8-sig"))
+        except ValueError:
+            expected = None
+        expected = expected if isinstance(expected, dict) else None
+        assert read_object(Reply(200, {}, body)) == expected, body
+        read += expected is not None
+    assert read > 50
 
 
 def test_long_words_are_cut_between_words_at_300_characters() -> None:
