@@ -19,7 +19,6 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -52,7 +51,7 @@ class Transport:
         self._connector: aiohttp.TCPConnector | None = None
         self._addresses: dict[str, Address] = {}
         self._sendable = Sendable()
-        self._replied: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()  # kept connection -> last reply
+        self._replied: dict[ResponseHandler, float] = {}  # kept connection that nobody uses -> its last reply
 
     async def __aenter__(self) -> Transport:
         self._connector = aiohttp.TCPConnector(
@@ -113,7 +112,9 @@ class Transport:
         protocol = connection.protocol
         assert protocol is not None  # noqa: S101 - it has just been given out
         try:
-            await self._rested(protocol)
+            replied = self._replied.pop(protocol, None)
+            if replied is not None:
+                await _rested(replied)
             if leaves is not None and not await leaves():
                 return _LATE
             if not exchange.is_quiet(protocol):  # last of all, for both waits may have taken their time
@@ -126,7 +127,7 @@ class Transport:
             return reply
         finally:
             if again:
-                self._replied[protocol] = asyncio.get_running_loop().time()
+                self._keeps(protocol)
                 connection.release()
             else:
                 connection.close()
@@ -139,13 +140,18 @@ class Transport:
             address = self._addresses[url] = Address(url, self._tls)
         return address
 
-    async def _rested(self, protocol: ResponseHandler) -> None:
-        """Wait until what follows a reply would have been seen."""
-        replied = self._replied.get(protocol)
-        if replied is not None:
-            wait = replied + REST_SECONDS - asyncio.get_running_loop().time()
-            if wait > 0:
-                await asyncio.sleep(wait)
+    def _keeps(self, protocol: ResponseHandler) -> None:
+        """Its reply is complete. What the pool has let go meanwhile is forgotten now and then."""
+        if len(self._replied) >= 2 * self._connections:
+            self._replied = {idle: replied for idle, replied in self._replied.items() if idle.is_connected()}
+        self._replied[protocol] = asyncio.get_running_loop().time()
+
+
+async def _rested(replied: float) -> None:
+    """Wait until what follows a reply would have been seen."""
+    wait = replied + REST_SECONDS - asyncio.get_running_loop().time()
+    if wait > 0:
+        await asyncio.sleep(wait)
 
 
 class _TimeLimit:

@@ -488,6 +488,16 @@ async def test_a_connection_is_used_once_unless_told_to_keep_it(keep: bool) -> N
         assert server.accepted == (2 if keep else 6), "kept for too long"
 
 
+async def test_connections_that_were_let_go_are_forgotten(keep: bool) -> None:
+    async with FaultServer("close_after_reply") as server:
+        async with Transport(connections=2, timeout=1) as transport:
+            for _ in range(20):
+                assert isinstance(await transport.send(request(server.url), lambda: None), Reply)
+                await asyncio.sleep(0.005)
+            assert len(transport._replied) <= (4 if keep else 0)
+        assert server.accepted == 20
+
+
 @pytest.mark.parametrize("idle", [False, True], ids=["with the reply", "while it is idle"])
 async def test_a_second_reply_is_not_taken_for_the_next_ones(idle: bool) -> None:
     said = asyncio.Event()
