@@ -275,7 +275,9 @@ class Engine:
                 reply = await self._transport.send(request, slot.sent, slot.leaves)
         finally:
             self._flight.sending.discard(task)
-            slot.answered(complete=isinstance(reply, Reply))
+            slot.answered(
+                complete=isinstance(reply, Reply), came_at=reply.came_at if isinstance(reply, Reply) else None
+            )
         if reply is None or (
             isinstance(reply, Lost) and not reply.sent and (reply.kind == LATE or self._ending is not None)
         ):

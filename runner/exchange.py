@@ -7,7 +7,11 @@ aiohttp 3.14.5 on one core, 50 in flight). Without it, too, a request is one pie
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
+from collections.abc import Callable
+from functools import partial
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -76,22 +80,50 @@ class Sendable:
         return True
 
 
+class Line(ResponseHandler):
+    """A connection that knows when the first bytes came after a request: whoever reads them may be kept waiting by others."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.came_at: float | None = None  # by time.monotonic
+
+    def data_received(self, data: bytes) -> None:
+        """As aiohttp does."""
+        if self.came_at is None:
+            self.came_at = time.monotonic()
+        super().data_received(data)
+
+
+class Lines(aiohttp.TCPConnector):
+    """aiohttp's pool of connections, of lines. aiohttp 3.14 has no public way to say what it makes its connections with."""
+
+    def __init__(
+        self, *, limit: int, force_close: bool, keepalive_timeout: float | None, tls: ssl.SSLContext | bool
+    ) -> None:
+        super().__init__(
+            limit=limit, force_close=force_close, keepalive_timeout=keepalive_timeout, ttl_dns_cache=60, ssl=tls
+        )
+        lines: Callable[..., ResponseHandler] = Line
+        self._factory = partial(lines, loop=asyncio.get_running_loop())
+
+
 def is_quiet(protocol: ResponseHandler) -> bool:
     """Whether the connection stands and has said nothing since the last reply: what comes before a request is no answer to it."""
     return protocol.is_connected() and not protocol.should_close
 
 
-def write(protocol: ResponseHandler, request: bytes) -> None:
+def write(protocol: Line, request: bytes) -> None:
     """Write the whole request, and be ready for its reply. No step of another task lies in between.
 
     A server that reads slowly keeps the bytes in memory: a request has a few hundred.
     """
     assert protocol.transport is not None  # noqa: S101 - `is_quiet` has been asked in the same step
+    protocol.came_at = None
     protocol.set_response_params(read_until_eof=True, auto_decompress=False)
     protocol.transport.write(request)
 
 
-async def read(protocol: ResponseHandler) -> Reply:
+async def read(protocol: Line) -> Reply:
     """The reply to what was written, its body up to REPLY_LIMIT. Raises what aiohttp does; there is no time limit."""
     while True:
         message, body = await protocol.read()
@@ -100,9 +132,9 @@ async def read(protocol: ResponseHandler) -> Reply:
     headers = {name.lower(): value for name, value in message.headers.items()}
     if body.is_eof() and not body.at_eof():  # it came with the head, as nearly every one does
         content = body.read_nowait()
-        return Reply(message.code, headers, content[:REPLY_LIMIT], len(content) > REPLY_LIMIT)
+        return Reply(message.code, headers, content[:REPLY_LIMIT], len(content) > REPLY_LIMIT, protocol.came_at)
     content, truncated = await _bounded(body)
-    return Reply(message.code, headers, content, truncated)
+    return Reply(message.code, headers, content, truncated, protocol.came_at)
 
 
 async def _bounded(body: StreamReader) -> tuple[bytes, bool]:

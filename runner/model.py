@@ -90,6 +90,7 @@ class Reply:
     headers: dict[str, str]
     body: bytes
     truncated: bool = False  # the body was longer than we read
+    came_at: float | None = field(default=None, compare=False)  # when its first bytes came, by time.monotonic
 
 
 @dataclass(frozen=True, slots=True)

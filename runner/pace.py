@@ -106,10 +106,13 @@ class Slot:
         if self.stamp is None and not self.over:
             self._pace._stamp(self)
 
-    def answered(self, *, complete: bool = True) -> None:
-        """It is over: the reply is complete, or lost. Without `sent` before, nothing was used up."""
+    def answered(self, *, complete: bool = True, came_at: float | None = None) -> None:
+        """It is over: the reply is complete, or lost. Without `sent` before, nothing was used up.
+
+        `came_at`: when the reply's first bytes came, by the pace's own clock. Until they are read the loop may do other things.
+        """
         if not self.over:
-            self._pace._answered(self, complete=complete)
+            self._pace._answered(self, complete=complete, came_at=came_at)
 
     def drop(self) -> None:
         """Nothing will be sent after all: nothing is used up. After `sent` the same as `answered`."""
@@ -254,7 +257,7 @@ class Pace(Cooled):
             self._tidy()
         self._changed.set()
 
-    def _answered(self, slot: Slot, *, complete: bool) -> None:
+    def _answered(self, slot: Slot, *, complete: bool, came_at: float | None) -> None:
         slot.over = True
         if slot.stamp is None:
             slot.unused = True
@@ -263,7 +266,8 @@ class Pace(Cooled):
                 window.stamps[place] = old
             self._tidy()
         elif self._windows:
-            self._correct(slot.places, slot.stamp, complete=complete)
+            took = (self._clock() if came_at is None else came_at) - slot.stamp
+            self._correct(slot.places, slot.stamp, took, complete=complete)
         if slot.left_at is not None:
             self._leaving -= 1
         self._outstanding -= 1
@@ -286,8 +290,7 @@ class Pace(Cooled):
             for _ in range(unused + 1):
                 self._granted.popleft()
 
-    def _correct(self, places: Sequence[tuple[int, float]], stamp: float, *, complete: bool) -> None:
-        took = self._clock() - stamp
+    def _correct(self, places: Sequence[tuple[int, float]], stamp: float, took: float, *, complete: bool) -> None:
         if complete:  # a connection that breaks at once says nothing about the way there
             self._fastest = min(self._fastest, took)
         excess = max(took - self._fastest, 0.0)

@@ -112,9 +112,9 @@ class SharedSlot:
     def sent(self) -> None:
         """Nothing to do: the slot was used up when it was taken."""
 
-    def answered(self, *, complete: bool = True) -> None:
+    def answered(self, *, complete: bool = True, came_at: float | None = None) -> None:
         """It is over."""
-        del complete
+        del complete, came_at
         if not self.over:
             self._pace._over(self)
 

@@ -25,7 +25,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
 from runner import exchange
-from runner.exchange import Address, Sendable
+from runner.exchange import Address, Line, Lines, Sendable
 from runner.model import Lost, Reply, Request
 
 CONNECT_SECONDS = 10.0
@@ -48,18 +48,17 @@ class Transport:
         self._limit = _TimeLimit(timeout)
         self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_SECONDS, timeout))
         self._tls: ssl.SSLContext | bool = ssl_context if ssl_context is not None else True
-        self._connector: aiohttp.TCPConnector | None = None
+        self._connector: Lines | None = None
         self._addresses: dict[str, Address] = {}
         self._sendable = Sendable()
         self._replied: dict[ResponseHandler, float] = {}  # kept connection that nobody uses -> its last reply
 
     async def __aenter__(self) -> Transport:
-        self._connector = aiohttp.TCPConnector(
+        self._connector = Lines(
             limit=self._connections,
             force_close=not self._keep,
             keepalive_timeout=KEPT_SECONDS if self._keep else None,
-            ttl_dns_cache=60,
-            ssl=self._tls,
+            tls=self._tls,
         )
         return self
 
@@ -110,7 +109,7 @@ class Transport:
         connection = await self._connector.connect(address.target, [], self._connecting)
         again = False
         protocol = connection.protocol
-        assert protocol is not None  # noqa: S101 - it has just been given out
+        assert isinstance(protocol, Line)  # noqa: S101 - it has just been made or given out
         try:
             replied = self._replied.pop(protocol, None)
             if replied is not None:

@@ -23,8 +23,11 @@ class Turn(Protocol):
     def sent(self) -> None:
         """The request's bytes are being written."""
 
-    def answered(self, *, complete: bool = True) -> None:
-        """The reply is complete, or lost. Without `sent` before, nothing was used up."""
+    def answered(self, *, complete: bool = True, came_at: float | None = None) -> None:
+        """The reply is complete, or lost. Without `sent` before, nothing was used up.
+
+        `came_at`: when its first bytes came, by time.monotonic; else now.
+        """
 
     def drop(self) -> None:
         """Nothing will be sent after all. After `sent` the same as `answered`."""
