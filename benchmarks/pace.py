@@ -23,6 +23,7 @@ from benchmarks.windows import Limit, room_ms, share_used, windows_over, worst_w
 from benchmarks.workspace import Workspace
 
 REPLY_SECONDS = 0.02
+ROUND_SECONDS = 0.1  # of one in flight: the reply, and two commits on a disk that takes its time
 RATES = (10, 80, 1000, 3000)
 
 
@@ -39,9 +40,9 @@ class Case:
 
     @property
     def in_flight(self) -> int:
-        """Twice what the replies' delay alone asks for, at least 20."""
+        """What leaves in ROUND_SECONDS, at least 20."""
         rate = max(limit.count / limit.seconds for limit in self.limits)
-        return max(20, min(500, round(rate * REPLY_SECONDS * 3)))
+        return max(20, round(rate * ROUND_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ TABLE = {
     "ledger.migrations.versions.v0001_the_first_tables": "",
     "ledger.migrations.versions.v0002_many_machines": "",
     "ledger.upgrading": "errors ledger.base ledger.migrations ledger.schema",
-    "ledger.reading": "errors ledger.base ledger.overview",
+    "ledger.reading": "errors ledger.base ledger.bulk ledger.overview",
     "ledger.claims": "errors ledger.base ledger.batches ledger.bulk ledger.reading model",
     "ledger.stagetables": "",
     "ledger.staging": "ledger.base ledger.bulk ledger.stagetables model",

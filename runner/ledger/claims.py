@@ -9,22 +9,20 @@ from sqlalchemy import Connection, bindparam, text
 from runner.errors import TakenOverError
 from runner.ledger.base import UNCOUNTED, Claim, Hold
 from runner.ledger.batches import gate
-from runner.ledger.bulk import ONE_OF, several
-from runner.ledger.reading import PHONES, whose
+from runner.ledger.bulk import ONE_OF, fetch, several
+from runner.ledger.reading import whose
 from runner.model import Message
 
 TAKEN_OVER_TEXT = "another run has taken over this campaign: nothing more was sent by this one"
 
+_DUE = "FROM {they} AND not_before <= :now ORDER BY position LIMIT :n"
+_HELD = "UPDATE recipients SET status = 'claimed', run_id = :run WHERE id {these}"
 # The list is made once and first: without MATERIALIZED PostgreSQL may run a sub-select with LIMIT again for every row.
-_CLAIM = (
-    "WITH due AS MATERIALIZED (SELECT id FROM {they} AND not_before <= :now ORDER BY position LIMIT :n {lock}) "
-    "UPDATE recipients SET status = 'claimed', run_id = :run WHERE id IN (SELECT id FROM due) "
-    "RETURNING id, phone, attempts, position"
-)
-_CONTENTS = {
-    name: text(f"SELECT id, image, caption, scheduled_at, payload FROM messages WHERE id {one_of['ids']}")
-    for name, one_of in ONE_OF.items()
-}
+# SKIP LOCKED: two that claim at once share the rows out instead of waiting for one another.
+_CLAIM = f"WITH due AS MATERIALIZED (SELECT id {_DUE} FOR UPDATE SKIP LOCKED) {_HELD} RETURNING id"
+_COLUMNS = "r.id, r.phone, m.image, m.caption, m.scheduled_at, {hex} AS payload, r.attempts"
+_CONTENTS = "FROM recipients r JOIN messages m ON m.id = r.id WHERE r.id {one_of} ORDER BY r.position"
+_HEX = {"postgresql": "encode(m.payload, 'hex')", "sqlite": "hex(m.payload)"}
 _UNCOUNTED = {
     name: text(
         f"SELECT recipient_id, count(*) FROM attempts WHERE recipient_id {one_of['ids']} AND reason IN :uncounted "
@@ -39,25 +37,42 @@ def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
     _, ours = gate(connection, hold)
     if not ours:
         raise TakenOverError(TAKEN_OVER_TEXT)
-    they, parameters = whose(connection, hold, only)
-    # SKIP LOCKED: two that claim at once share the rows out instead of waiting for one another.
-    dialect = connection.dialect.name
-    lock = "FOR UPDATE SKIP LOCKED" if dialect == "postgresql" else ""
-    claiming = text(_CLAIM.format(they=they, lock=lock))
-    if only is not None:
-        claiming = claiming.bindparams(PHONES)
-    rows = connection.execute(claiming, parameters | {"now": now, "n": n, "run": hold.run_id}).all()
-    held = {row[0]: row for row in rows}
-    if not held:
+    ids = _hold(connection, hold, n, now, only)
+    if not ids:
         return []
-    tried = [key for key, row in held.items() if row[2]]
+    dialect = connection.dialect.name
+    found = fetch(
+        connection,
+        _COLUMNS.format(hex=_HEX[dialect]),
+        _CONTENTS.format(one_of=ONE_OF[dialect]["ids"]),
+        {"ids": several(connection, ids)},
+    )
+    tried = [row[0] for row in found if row[-1]]
     uncounted: dict[int, int] = {}
     if tried:
         counts = connection.execute(_UNCOUNTED[dialect], {"ids": several(connection, tried)})
         uncounted = {int(key): int(n) for key, n in counts}
-    contents = connection.execute(_CONTENTS[dialect], {"ids": several(connection, list(held))}).all()
-    claims = [
-        Claim(key, Message(held[key][1], image, caption, scheduled_at), payload, held[key][2], uncounted.get(key, 0))
-        for key, image, caption, scheduled_at, payload in contents
+    return [
+        Claim(
+            key,
+            Message(phone, image, caption, scheduled_at),
+            bytes.fromhex(payload or ""),  # none in a ledger of the first version
+            attempts,
+            uncounted.get(key, 0),
+        )
+        for key, phone, image, caption, scheduled_at, payload, attempts in found
     ]
-    return sorted(claims, key=lambda claim: int(held[claim.id][3] or 0))
+
+
+def _hold(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[str] | None) -> list[int]:
+    """Ids of those who are claimed now."""
+    they, parameters = whose(connection, hold, only)
+    parameters |= {"now": now, "n": n}
+    if connection.dialect.name == "postgresql":
+        claiming = text(_CLAIM.format(they=they, these="IN (SELECT id FROM due)"))
+        return list(connection.execute(claiming, parameters | {"run": hold.run_id}).scalars())
+    ids = [row[0] for row in fetch(connection, "id", _DUE.format(they=they), parameters)]
+    if ids:
+        holding = text(_HELD.format(these=ONE_OF["sqlite"]["ids"]))
+        connection.execute(holding, {"run": hold.run_id, "ids": several(connection, ids)})
+    return ids

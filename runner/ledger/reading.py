@@ -15,15 +15,15 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Text, TextClause, bindparam, text
+from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from runner.errors import LedgerError, UnknownCampaignError
 from runner.ledger import overview
 from runner.ledger.base import CampaignRecord, Counts, Hold, LedgerRow, Overview, Sender, Unknown
+from runner.ledger.bulk import ONE_OF, several
 
 T = TypeVar("T")
-PHONES = bindparam("phones", expanding=True, type_=Text)  # typed: PostgreSQL would take an empty list for numbers
 
 _RESULT_COLUMNS = (
     "r.row, r.phone, m.raw_phone, r.status, r.reason, r.detail, r.code, r.queue_id, r.attempts, r.first_attempt_at, "
@@ -32,18 +32,15 @@ _RESULT_COLUMNS = (
 
 
 def whose(connection: Connection, hold: Hold, only: Sequence[str] | None) -> tuple[str, dict[str, object]]:
-    """`table WHERE condition` for the recipients who wait in the hold's campaign or partition, and its parameters.
-
-    With `only`, the statement's `phones` is the parameter PHONES.
-    """
+    """`table WHERE condition` for the recipients who wait in the hold's campaign or partition, and its parameters."""
     way = ""
     condition, parameters = overview.WAITING, dict[str, object](c=hold.campaign_id)
     if hold.partition is not None:
         condition += " AND position BETWEEN :first AND :last"
         parameters |= {"first": hold.partition.first, "last": hold.partition.last}
     if only is not None:
-        condition += " AND phone IN :phones"
-        parameters["phones"] = list(only)
+        condition += f" AND phone {ONE_OF[connection.dialect.name]['phones']}"
+        parameters["phones"] = several(connection, list(only))
     elif connection.dialect.name == "sqlite":
         way = overview.WAITING_ONLY
     return f"recipients {way} WHERE {condition}", parameters
@@ -158,10 +155,7 @@ class LedgerReader(ABC):
         def attempt(_: bool) -> int | None:
             with self._guarded(self._read) as connection:
                 they, parameters = whose(connection, hold, only)
-                query = text(f"SELECT min(not_before) FROM {they}")
-                if only is not None:
-                    query = query.bindparams(PHONES)
-                due = connection.execute(query, parameters).scalar_one()
+                due = connection.execute(text(f"SELECT min(not_before) FROM {they}"), parameters).scalar_one()
             return None if due is None else int(due)
 
         return self._lasting(attempt)

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ledgers import ANNA, BORIS, Clock, Run, audience, draft, plan
+from ledgers import ACCEPTED, ANNA, BORIS, Clock, Run, audience, draft, plan
 from sqlalchemy import event, text
 
 from runner.errors import LedgerError, UnknownCampaignError
 from runner.ledger import open_ledger
+from runner.ledger.base import Finish, Intent
 from runner.ledger.sqlite import open_sqlite
 from runner.model import Status
 
@@ -229,4 +230,30 @@ def test_a_full_disk_is_named_as_such(path: Path) -> None:
         with pytest.raises(LedgerError, match=r"(?s)database or disk is full.*free some space"):
             ledger.adopt(staging, draft())
     assert ledger.counts(ledger.campaign("spring").id).total == 1
+    ledger.close()
+
+
+def test_a_batch_has_the_same_number_of_statements_whatever_its_size(path: Path) -> None:
+    """The driver waits for the interpreter's lock after each: one for each row would take a second beside a busy event loop."""
+    clock = Clock()
+    ledger = open_sqlite(path, create=True, clock=clock)
+    run = Run(ledger, plan(ledger, audience(*(f"90532{i:07d}" for i in range(120)))), clock)
+    said: list[str] = []
+
+    @event.listens_for(ledger._engine, "checkout")
+    def _trace(connection: sqlite3.Connection, *_: object) -> None:
+        connection.set_trace_callback(said.append)
+
+    counts, begun = [], run.claim(3)
+    run.begin(*begun)
+    for n in (5, 100):
+        said.clear()
+        claims = run.claim(n)
+        assert len(claims) == n
+        done = [Finish(claim.id, 1, ACCEPTED, Status.ACCEPTED, clock()) for claim in begun]
+        assert ledger.apply(run.hold, done, [Intent(claim, clock()) for claim in claims]).refused == {}
+        counts.append(len(said))
+        begun = claims
+    assert counts[0] == counts[1]
+    assert counts[0] < 30
     ledger.close()

@@ -240,6 +240,31 @@ def test_requests_that_a_pause_of_the_machine_held_up_count_from_where_they_arri
     assert most_in(arrived, 1.0) <= 80
 
 
+def test_a_reply_that_was_there_before_it_was_read_holds_nobody_up() -> None:
+    """The loop comes to every third reply 15 ms late. What counts is when it came: nothing says that its request was late."""
+
+    async def main(*, known: bool) -> float:
+        gate, written = pace(Rate(100, 1.0)), list[float]()
+
+        async def work() -> None:
+            while len(written) < 1000:
+                slot = await gate.reserve()
+                assert await slot.ready()
+                slot.sent()
+                written.append(now())
+                await asyncio.sleep(0.02)
+                came_at = now()
+                await asyncio.sleep(0.0 if len(written) % 3 else 0.015)
+                slot.answered(came_at=came_at if known else None)
+
+        await asyncio.gather(*(work() for _ in range(20)))
+        assert most_in(written, 1.0) <= 100
+        return written[900] - written[0]  # nine windows
+
+    assert run(main(known=True)) == pytest.approx(9 * 1.001)
+    assert run(main(known=False)) > 9 * 1.001 + 0.01
+
+
 @pytest.mark.parametrize(
     ("rates", "workers", "reply"),
     [

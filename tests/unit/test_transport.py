@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -576,6 +577,34 @@ async def test_many_at_once_each_get_their_own_reply() -> None:
             f"/send/{i}" for i in range(60)
         ]
         assert server.accepted <= 60
+
+
+async def test_a_reply_says_when_it_came_not_when_it_was_read() -> None:
+    """Two replies come together; whoever reads the first keeps the loop busy for a while."""
+    waiting: list[Connection] = []
+    answered = asyncio.Event()
+
+    async def together(connection: Connection) -> None:
+        await connection.request()
+        waiting.append(connection)
+        if len(waiting) == 2:
+            for each in waiting:
+                await each.reply()
+            answered.set()
+        await answered.wait()
+
+    async def age(transport: Transport, url: str) -> float:
+        reply = await transport.send(request(url), lambda: None)
+        assert isinstance(reply, Reply)
+        assert reply.came_at is not None
+        read_at = time.monotonic()
+        time.sleep(0.1)
+        return read_at - reply.came_at
+
+    async with FaultServer(together) as server, Transport(connections=2, timeout=5) as transport:
+        ages = await asyncio.gather(*(age(transport, server.url) for _ in range(2)))
+    assert max(ages) >= 0.1
+    assert min(ages) < 0.1
 
 
 async def test_an_error_of_the_library_would_have_shown_the_token() -> None:
