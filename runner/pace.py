@@ -24,7 +24,7 @@ from runner.units import Rate
 
 MARGIN = 0.001  # seconds added to every window: between a stamp and the bytes, and between two clocks' ticks
 CATCH_UP = 0.2  # seconds of even spacing that may be made up for after a hiccup
-LONGEST_LEAD = 0.02  # seconds: at most so early is a slot handed out, to make the intent durable meanwhile
+LONGEST_LEAD = 0.06  # seconds: at most so early is a slot handed out, to make the intent durable meanwhile
 LONGEST_CORRECTION = (
     0.02  # seconds, or 1 % of a longer window: what is slower still is the provider's time, not the way's,
 )
@@ -70,6 +70,25 @@ class _Usual:
     def saw(self, excess: float) -> None:
         """One more reply."""
         self.seconds += 0.05 * (min(excess, 2 * self.seconds + 0.005) - self.seconds)
+
+
+class Typical:
+    """How long something takes, on the long side: mean and twice the mean deviation, as TCP guesses a reply's time."""
+
+    def __init__(self, first_guess: float, longest: float) -> None:
+        self._mean = first_guess
+        self._off = first_guess / 2
+        self._longest = longest
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self._off += 0.1 * (abs(seconds - self._mean) - self._off)
+        self._mean += 0.1 * (seconds - self._mean)
+
+    @property
+    def seconds(self) -> float:
+        """At most the longest."""
+        return min(self._mean + 2 * self._off, self._longest)
 
 
 class Slot:
@@ -142,7 +161,9 @@ class Pace(Cooled):
         self._cool = CoolDown(clock, paused_for)
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._lead = 0.0
+        self._lead = Typical(
+            0.0, LONGEST_LEAD
+        )  # from a turn to its durable intent; a slot that is late is late for ever after
         self._fastest = math.inf
         self._usual = _Usual()
         self._granted: deque[Slot] = deque()  # under a limit: in the order handed out, from the first not yet written
@@ -196,7 +217,7 @@ class Pace(Cooled):
         if self._cool.probing and self._outstanding:
             return math.inf
         now, release = self._clock(), self._earliest()
-        wait = release - self._lead - now  # infinite, too: the request N places before has not been written yet
+        wait = release - self._lead.seconds - now  # infinite, too: the request N places before has not been written yet
         return self._grant(now, release) if wait <= 0 else wait
 
     def _grant(self, now: float, release: float) -> Slot:
@@ -229,7 +250,7 @@ class Pace(Cooled):
     async def _ready(self, slot: Slot) -> bool:
         arrived = now = self._clock()
         if self._gap:
-            self._lead = min(LONGEST_LEAD, 0.9 * self._lead + 0.1 * (arrived - slot.reserved_at))
+            self._lead.add(arrived - slot.reserved_at)
         try:
             while not slot.over:
                 wait = max(slot.release, self._cool.until) - now

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from runner.cooldown import CoolDown, Cooled
 from runner.ledger.slots import Budget, Granted, Slots
-from runner.pace import POLL, shortest
+from runner.pace import POLL, Typical, shortest
 from runner.units import Rate
 
 MARGIN = 0.002  # seconds added to every window: timers and clocks of many machines have a grain of 1 ms
@@ -59,27 +59,11 @@ class _Moment:
     first: float
 
 
-class _Typical:
-    """How long something takes, on the long side: mean and twice the mean deviation, as TCP guesses a reply's time."""
-
-    def __init__(self, first_guess: float) -> None:
-        self._mean = first_guess
-        self._off = first_guess / 2
-
-    def add(self, seconds: float) -> None:
-        self._off += 0.1 * (abs(seconds - self._mean) - self._off)
-        self._mean += 0.1 * (seconds - self._mean)
-
-    @property
-    def seconds(self) -> float:
-        return min(self._mean + 2 * self._off, LONGEST_LEAD)
-
-
 class Lead:
     """How early a slot must be handed out: for its commit and its connection. Kept by a process from one gate to the next."""
 
     def __init__(self) -> None:
-        self.commit, self.connect = _Typical(0.02), _Typical(0.005)
+        self.commit, self.connect = Typical(0.02, LONGEST_LEAD), Typical(0.005, LONGEST_LEAD)
 
     @property
     def seconds(self) -> float:
@@ -157,7 +141,7 @@ class SharedPace(Cooled):
         self._lead = lead or Lead()
         self._cool = cool or CoolDown(clock)
         self._set_off = set_off
-        self._answer = _Typical(0.005)
+        self._answer = Typical(0.005, LONGEST_LEAD)
         self._wait_for_answer = 0.0  # where it does not come out of the slack
         self.late = 0  # moments that expired unused
 
