@@ -102,16 +102,17 @@ def run_many(connection: Connection, statement: str, rows: list[dict[str, V]]) -
     return driver.execute(_for_json(statement), {"rows": orjson.dumps(rows).decode()}).rowcount
 
 
-def fetch(connection: Connection, columns: str, tail: str, values: Mapping[str, object]) -> list[list[Any]]:
-    """The rows of `SELECT columns tail`: numbers, texts and nothing else. Each column has a name, or is one.
+def fetch(
+    connection: Connection, columns: Mapping[str, str], tail: str, values: Mapping[str, object]
+) -> list[list[Any]]:
+    """The rows of `SELECT columns tail`, in its order. `columns`: name -> expression; numbers, texts, nulls.
 
     From the embedded database as one JSON text, for the reason that `run_many` gives.
     """
-    question = f"SELECT {columns} {tail}"
+    question = f"SELECT {', '.join(f'{what} AS {name}' for name, what in columns.items())} {tail}"
     if connection.dialect.name == "postgresql":
         return [list(row) for row in connection.execute(text(question), values)]
-    names = ", ".join(column.split(" AS ")[-1].split(".")[-1].strip() for column in columns.split(","))
-    asked = text(f"SELECT json_group_array(json_array({names})) FROM ({question})")
+    asked = text(f"SELECT json_group_array(json_array({', '.join(columns)})) FROM ({question})")
     found: list[list[Any]] = orjson.loads(connection.execute(asked, values).scalar_one())
     return found
 

@@ -20,7 +20,8 @@ _HELD = "UPDATE recipients SET status = 'claimed', run_id = :run WHERE id {these
 # The list is made once and first: without MATERIALIZED PostgreSQL may run a sub-select with LIMIT again for every row.
 # SKIP LOCKED: two that claim at once share the rows out instead of waiting for one another.
 _CLAIM = f"WITH due AS MATERIALIZED (SELECT id {_DUE} FOR UPDATE SKIP LOCKED) {_HELD} RETURNING id"
-_COLUMNS = "r.id, r.phone, m.image, m.caption, m.scheduled_at, {hex} AS payload, r.attempts"
+_COLUMNS = {name: f"r.{name}" for name in ("id", "phone", "attempts")}
+_COLUMNS |= {name: f"m.{name}" for name in ("image", "caption", "scheduled_at")}
 _CONTENTS = "FROM recipients r JOIN messages m ON m.id = r.id WHERE r.id {one_of} ORDER BY r.position"
 _HEX = {"postgresql": "encode(m.payload, 'hex')", "sqlite": "hex(m.payload)"}
 _UNCOUNTED = {
@@ -43,11 +44,11 @@ def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
     dialect = connection.dialect.name
     found = fetch(
         connection,
-        _COLUMNS.format(hex=_HEX[dialect]),
+        _COLUMNS | {"payload": _HEX[dialect]},
         _CONTENTS.format(one_of=ONE_OF[dialect]["ids"]),
         {"ids": several(connection, ids)},
     )
-    tried = [row[0] for row in found if row[-1]]
+    tried = [row[0] for row in found if row[2]]
     uncounted: dict[int, int] = {}
     if tried:
         counts = connection.execute(_UNCOUNTED[dialect], {"ids": several(connection, tried)})
@@ -60,7 +61,7 @@ def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
             attempts,
             uncounted.get(key, 0),
         )
-        for key, phone, image, caption, scheduled_at, payload, attempts in found
+        for key, phone, attempts, image, caption, scheduled_at, payload in found
     ]
 
 
@@ -71,7 +72,7 @@ def _hold(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
     if connection.dialect.name == "postgresql":
         claiming = text(_CLAIM.format(they=they, these="IN (SELECT id FROM due)"))
         return list(connection.execute(claiming, parameters | {"run": hold.run_id}).scalars())
-    ids = [row[0] for row in fetch(connection, "id", _DUE.format(they=they), parameters)]
+    ids = [row[0] for row in fetch(connection, {"id": "id"}, _DUE.format(they=they), parameters)]
     if ids:
         holding = text(_HELD.format(these=ONE_OF["sqlite"]["ids"]))
         connection.execute(holding, {"run": hold.run_id, "ids": several(connection, ids)})
