@@ -22,14 +22,14 @@ shared, so what counts are the ratios and the processor time a message, not the 
 """
 WHY = """## Why the fan-out is where it is
 
-What a bare loop does is the floor: the kernel's part of the sockets and aiohttp's connections and parser are a good third of the
-processor time of a message, as the table of stages shows. On top of it comes what a promise costs: two durable changes of the
+What a bare loop does is the floor: aiohttp's connections and parser, and the kernel's part of the sockets, are a good quarter of
+the processor time of a message, as the table of stages shows. On top of it comes what a promise costs: two durable changes of the
 ledger a message, the pace gate, a bound on the whole exchange, the frozen message's hash, the reading of the reply, and Python
 objects for each of these. With 50 in flight a commit is shared by 50 at most, for no more may be in doubt after a power cut, and
 takes 2 ms of the kernel's time (five syncs, 60 small writes) and longer of everybody's; with 10 in flight it is shared by 10, and
 a kept connection rests 5 ms after each reply, so 2,000 messages a second are the most. To be 0.80 as fast as a bare loop, all of
-that would have to fit into a quarter of a bare exchange's time: the commits alone take more. In quiet rounds the bare loop itself
-was 8 times as fast as the requests loop, so that mark cannot be reached by anything that does more than it.
+that would have to fit into a quarter of a bare exchange's time: the commits alone take more. The bare loop itself is only 5.5 times
+as fast as the requests loop in the table above (8 times in the quietest round), so no sender can be 8 times as fast.
 
 Tried, and kept: aiohttp's connections and parser without its session, which does for each request what none of ours needs (less
 than half the processor time of an exchange); one timer for all time limits; a head that is made once for all requests that have
@@ -41,8 +41,8 @@ there before alone; replies' words cleaned once.
 Tried without a gain: a journal that is kept instead of deleted, larger pages in the ledger's file, a protocol of our own on
 aiohttp's parser (3 microseconds). Refused: WAL (a corruption race in the SQLite libraries that come with Python); fewer syncs;
 intents further ahead than the requests in flight, even with notes in a file that outlives the process and tells which of them
-left (built and measured: 0.54 before half of what is kept above; but the ledger alone no longer says what may have been sent, and
-after a power cut all of them are unknown); a parser that stays from one reply to the next (a late second reply could be taken for
+left (built, and faster; but the ledger alone no longer says what may have been sent, and after a power cut all of them are
+unknown); a parser that stays from one reply to the next (a late second reply could be taken for
 the next one's); a second sending process beside the one that has the ledger (one more place where a message can be lost, for
 rates that no WhatsApp number may have).
 
@@ -55,9 +55,9 @@ WHY_PACE = """### What keeps a limit from being used up
 In an exact sliding window lateness is never made up for: a request that leaves 20 ms late keeps the one in its place a window
 later waiting for as long, for ever after. So a slot is handed out as much earlier as its commit usually takes at most (mean and
 twice the mean deviation), the ledger's thread must not wait for the event loop row by row, and a reply's moment is when its first
-bytes came, not when somebody read it. (Each of these was worth 1 to 10 % of 3,000/s; together they brought 1,000/s from 0.993 to
-0.996.) What is left is 1 ms by which each window is longer than the limit's; the replies that take longer than the fastest one so
-far, for their requests may have arrived late, so the next ones in their places wait as much longer (without that correction 27
+bytes came, not when somebody read it. (Together with a cheaper exchange they brought 1,000/s from 0.993 to 0.997, 3,000/s from
+0.676 to 0.931.) What is left is 1 ms by which each window is longer than the limit's; the replies that take longer than the fastest
+one so far, for their requests may have arrived late, so the next ones in their places wait as much longer (without that correction 27
 windows held up to 1,015 of 1,000); and what holds the machine up. At 3,000/s one process is at work for most of the time, and
 a disk that takes 50 ms for a commit, or a host that takes the processor away, is seen at once. Refused: to compare with the
 fastest reply of late instead of the fastest ever, for a way that becomes quicker again would then let one too many through. In a
