@@ -57,8 +57,8 @@ later waiting for as long, for ever after. So a slot is handed out as much earli
 twice the mean deviation), the ledger's thread must not wait for the event loop row by row, and a reply's moment is when its first
 bytes came, not when somebody read it. (Together with a cheaper exchange they brought 1,000/s from 0.993 to 0.997, 3,000/s from
 0.676 to 0.931.) What is left is 1 ms by which each window is longer than the limit's; the replies that take longer than the fastest
-one so far, for their requests may have arrived late, so the next ones in their places wait as much longer (without that correction 27
-windows held up to 1,015 of 1,000); and what holds the machine up. At 3,000/s one process is at work for most of the time, and
+one so far, for their requests may have arrived late, so the next ones in their places wait as much longer (without that correction
+27 windows held up to 1,015 of 1,000); and what holds the machine up. At 3,000/s one process is at work for most of the time, and
 a disk that takes 50 ms for a commit, or a host that takes the processor away, is seen at once. Refused: to compare with the
 fastest reply of late instead of the fastest ever, for a way that becomes quicker again would then let one too many through. In a
 run in which the host took 43 % of the time away from both sides two windows of 80/s held 82, by the clock of a provider that was
