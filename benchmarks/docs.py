@@ -42,9 +42,9 @@ Tried without a gain: a journal that is kept instead of deleted, larger pages in
 aiohttp's parser (3 microseconds). Refused: WAL (a corruption race in the SQLite libraries that come with Python); fewer syncs;
 intents further ahead than the requests in flight, even with notes in a file that outlives the process and tells which of them
 left (built, and faster; but the ledger alone no longer says what may have been sent, and after a power cut all of them are
-unknown); a parser that stays from one reply to the next (a late second reply could be taken for
-the next one's); a second sending process beside the one that has the ledger (one more place where a message can be lost, for
-rates that no WhatsApp number may have).
+unknown); a parser that stays from one reply to the next (a late second reply could be taken for the next one's); a second
+sending process beside the one that has the ledger (one more place where a message can be lost, for rates that no WhatsApp number
+may have).
 
 A connection is used once unless the campaign file says `keep_connections`, for a kept one can make an unknown of a message
 ([safety.md](safety.md#never-twice-nothing-lost)): over TLS the handshakes are most of the time. A WhatsApp number is limited far

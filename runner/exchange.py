@@ -44,9 +44,14 @@ class Address:
         self._method = ""
         self._headers: dict[str, str] = {}
 
-    def written(self, request: Request, *, close: bool) -> bytes:
-        """The request as it goes over the wire. `close`: the server is told that no other one follows."""
+    def written(self, request: Request, *, close: bool) -> bytes | None:
+        """The request as it goes over the wire; None when a header cannot stand in a head: a line break would begin another.
+
+        `close`: the server is told that no other request follows.
+        """
         if request.headers != self._headers or request.method != self._method:
+            if not all(map(str.isprintable, request.headers.values())):
+                return None
             self._head = self._head_of(request)
             self._method, self._headers = request.method, request.headers.copy()
         end = _CLOSE if close else b"\r\n"
@@ -61,23 +66,6 @@ class Address:
         said = {name.lower() for name in request.headers}
         lines += [line for name, line in _UNLESS_SAID.items() if name not in said]
         return "".join(lines).encode()
-
-
-class Sendable:
-    """Whether each header can stand in a head; a line break in one would begin another. The last good ones are remembered."""
-
-    __slots__ = ("_headers",)
-
-    def __init__(self) -> None:
-        self._headers: dict[str, str] = {}
-
-    def __call__(self, request: Request) -> bool:
-        if request.headers == self._headers:
-            return True
-        if not all(map(str.isprintable, request.headers.values())):
-            return False
-        self._headers = request.headers.copy()
-        return True
 
 
 class Line(ResponseHandler):

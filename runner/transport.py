@@ -25,7 +25,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
 from runner import exchange
-from runner.exchange import Address, Line, Lines, Sendable
+from runner.exchange import Address, Line, Lines
 from runner.model import Lost, Reply, Request
 
 CONNECT_SECONDS = 10.0
@@ -50,7 +50,6 @@ class Transport:
         self._tls: ssl.SSLContext | bool = ssl_context if ssl_context is not None else True
         self._connector: Lines | None = None
         self._addresses: dict[str, Address] = {}
-        self._sendable = Sendable()
         self._replied: dict[ResponseHandler, float] = {}  # kept connection that nobody uses -> its last reply
 
     async def __aenter__(self) -> Transport:
@@ -80,8 +79,6 @@ class Transport:
         Redirects are not followed: a body would be repeated, and the token carried to any host.
         A cancelled task is a Lost attempt as well: what was written cannot be taken back.
         """
-        if not self._sendable(request):
-            return Lost(False, "unsendable", _UNSENDABLE, _UNSENDABLE)
         phase = _Phase(self._limit)
         try:
             with phase:
@@ -106,6 +103,8 @@ class Transport:
         assert self._connector is not None  # noqa: S101 - a programming error, not input
         address = self._address(request.url)
         written = address.written(request, close=not self._keep)
+        if written is None:
+            return Lost(False, "unsendable", _UNSENDABLE, _UNSENDABLE)
         connection = await self._connector.connect(address.target, [], self._connecting)
         again = False
         protocol = connection.protocol

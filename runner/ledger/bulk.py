@@ -97,7 +97,7 @@ def run_many(connection: Connection, statement: str, rows: list[dict[str, V]]) -
         return connection.exec_driver_sql(_for_psycopg(statement), rows).rowcount
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the only other driver there is
-    if statement.startswith("DELETE"):
+    if statement.startswith("DELETE"):  # cannot be joined with the list; there is one, for a few rows, after a fault
         return driver.executemany(statement, rows).rowcount
     return driver.execute(_for_json(statement), {"rows": orjson.dumps(rows).decode()}).rowcount
 
