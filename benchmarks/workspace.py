@@ -29,14 +29,15 @@ CAPTION = (
     "{% if Points|int > 500 %}the code SPRING{{ SKU|upper }}{% else %}this message{% endif %}."
 )
 IMAGE = "https://cdn.example.com/spring/{{ SKU }}.jpg"
+SPREAD = 7_368_787  # without a factor of 10: ten million different numbers, in no order, as in a real audience
 TOKEN = "invented-token-1c9d"  # noqa: S105 - nobody's
 
 
 def people(count: int) -> Iterator[tuple[str, ...]]:
-    """Rows of an audience: every number valid and different, 70 to 80 bytes each."""
+    """Rows of an audience: every number valid and different, in no order, 70 to 80 bytes each."""
     for i in range(count):
         yield (
-            f"+90532{i + 1:07d}",
+            f"+90532{i * SPREAD % 10_000_000:07d}",
             f"{FIRST[i % 11]} {LAST[i % 7]}",
             CITIES[i % 9],
             f"sku-{i % 997:03d}",

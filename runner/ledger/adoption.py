@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from runner.ledger.base import CampaignDraft
+from runner.ledger.batches import GIVEN_UP
 
 NUMBERING = 0x63616D706E756D62  # PostgreSQL's advisory lock of whoever gives out the rows' numbers
 _WAITING = "('pending', 'claimed', 'retry_wait')"
@@ -35,7 +36,7 @@ _RENEW = (
     "OR messages.payload <> s.payload OR messages.image <> s.image OR messages.caption <> s.caption "
     "OR coalesce(messages.scheduled_at, -1) <> coalesce(s.scheduled_at, -1))",
     # Waiting recipients whose row is now skipped: attempted ones were certainly not sent, the others were never touched.
-    "UPDATE recipients SET status = CASE WHEN attempts = 0 THEN 'skipped' ELSE 'not_sent' END, "
+    f"UPDATE recipients SET {GIVEN_UP}, "
     "reason = (SELECT s.reason FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = recipients.id), "
     "detail = (SELECT s.detail FROM matched x JOIN staged s ON s.position = x.position WHERE x.id = recipients.id) "
     f"WHERE campaign_id = :c AND status IN {_WAITING} AND id IN "
@@ -52,9 +53,9 @@ _RENEW = (
 
 _NEW = "NOT EXISTS (SELECT 1 FROM matched x WHERE x.position = s.position)"
 _INSERT = (
-    "INSERT INTO recipients (id, campaign_id, position, row, phone, status, reason, detail) "
+    "INSERT INTO recipients (id, campaign_id, position, row, phone, status, live, reason, detail) "
     "SELECT :base + s.position, :c, s.position, s.row, s.phone, "
-    "CASE WHEN s.reason = '' THEN 'pending' ELSE 'skipped' END, s.reason, s.detail "
+    "CASE WHEN s.reason = '' THEN 'pending' ELSE 'skipped' END, CASE WHEN s.reason = '' THEN 1 ELSE 0 END, s.reason, s.detail "
     f"FROM staged s WHERE {_NEW} ORDER BY s.position",
     "INSERT INTO messages (id, raw_phone, country, image, caption, scheduled_at, payload, own) "
     "SELECT :base + s.position, s.raw_phone, s.country, s.image, s.caption, s.scheduled_at, s.payload, s.own "

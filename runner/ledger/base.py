@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from runner.model import Message, Outcome, Status
 
-SCHEMA_VERSION = "2"  # of the ledger's tables, see `upgrading`
+SCHEMA_VERSION = "3"  # of the ledger's tables, see `upgrading`
 RECENT_US = 10_000_000  # what "lately" means for a sender's pace
 HELD_BACK = "held_back"  # reason of an attempt whose request was never begun: the run was ending, or told to wait
 TAKEN_OVER = "taken_over"  # why an intent is refused: another run (or another worker, for this part of it) may send now

@@ -49,8 +49,10 @@ _SUPPRESSED = {
     name: text(f"SELECT phone FROM suppressions WHERE phone {one_of['phones']} AND campaign_id IN (0, :c)")
     for name, one_of in ONE_OF.items()
 }
+# Nobody is sent who never was: never tried -> skipped, and the number is free; tried -> not_sent.
+GIVEN_UP = "status = CASE WHEN attempts = 0 THEN 'skipped' ELSE 'not_sent' END, live = CASE WHEN attempts = 0 THEN 0 ELSE 1 END"
 _OPTED_OUT = (
-    "UPDATE recipients SET status = CASE WHEN attempts = 0 THEN 'skipped' ELSE 'not_sent' END, "
+    f"UPDATE recipients SET {GIVEN_UP}, "
     "reason = 'suppressed', detail = 'opted out after planning', run_id = NULL "
     "WHERE id = :id AND status = 'claimed' AND run_id = :run"
 )

@@ -9,7 +9,19 @@ Needed to make, upgrade or copy a ledger only: its conditions for both databases
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 metadata = MetaData()
 
@@ -53,9 +65,12 @@ recipients = Table(
     Column("last_attempt_at", BigInteger, nullable=False, server_default="0"),
     Column("delivery", Text, nullable=False, server_default=""),
     Column("run_id", Id),  # the run that claimed it
+    # 0: skipped, another row may have the number. Apart from the status, for what an index asks about is what it is rewritten
+    # with: the one over numbers, in no order, cost 26 KB written a message instead of 3.5 (measured, SQLite).
+    Column("live", Integer, CheckConstraint("live = 1 OR status = 'skipped'"), nullable=False, server_default="1"),
 )
 _WAITING = text("status IN ('pending', 'retry_wait')")
-_LIVE = text("status <> 'skipped'")
+_LIVE = text("live = 1")
 Index("ix_recipients_order", recipients.c.campaign_id, recipients.c.position)
 Index(
     "ix_recipients_waiting",

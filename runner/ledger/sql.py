@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 
 from runner.ledger.adoption import adopt
 from runner.ledger.base import Applied, CampaignDraft, Claim, Finish, Hold, Intent, Recovered, now_us
-from runner.ledger.batches import RELEASED, apply, gate, release
+from runner.ledger.batches import GIVEN_UP, RELEASED, apply, gate, release
 from runner.ledger.bulk import run_many
 from runner.ledger.claims import claim
 from runner.ledger.reading import LedgerReader
@@ -239,7 +239,7 @@ class SqlLedger(LedgerReader):
         with self._guarded(self._write) as connection:
             changed = connection.execute(
                 text(
-                    "UPDATE recipients SET status = CASE WHEN attempts = 0 THEN 'skipped' ELSE 'not_sent' END, reason = :reason, "
+                    f"UPDATE recipients SET {GIVEN_UP}, reason = :reason, "
                     "detail = :detail WHERE campaign_id = :c AND status IN ('pending', 'retry_wait')"
                 ),
                 {"c": campaign_id, "reason": reason, "detail": detail},
@@ -269,8 +269,9 @@ class SqlLedger(LedgerReader):
         with self._guarded(self._write) as connection:
             changed = connection.execute(
                 text(
-                    "UPDATE recipients SET status = 'pending', reason = '', detail = '', code = '', queue_id = '', not_before = 0, "
-                    f"run_id = NULL WHERE campaign_id = :c AND position IS NOT NULL AND status IN :statuses {wanted}"
+                    "UPDATE recipients SET status = 'pending', live = 1, reason = '', detail = '', code = '', queue_id = '', "
+                    "not_before = 0, run_id = NULL "
+                    f"WHERE campaign_id = :c AND position IS NOT NULL AND status IN :statuses {wanted}"
                 ).bindparams(bindparam("statuses", expanding=True)),
                 parameters,
             ).rowcount

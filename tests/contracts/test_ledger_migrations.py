@@ -13,7 +13,7 @@ import postgres
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from ledgers import ACCEPTED, ANNA, BORIS, Clock, Run, audience, plan
+from ledgers import ACCEPTED, ANNA, BORIS, CEM, Clock, Run, audience, plan
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from test_ledger_postgres import open_in_processes
 
@@ -34,7 +34,9 @@ VALUES ('spring', 'wapim', 1, '["Mobile"]', 'Mobile', '{{}}', 'hash', 1000);
 INSERT INTO runs (campaign_id, started_at, owner, plan_hash) VALUES (1, 5, 'process 1 on here', 'hash');
 INSERT INTO recipients (campaign_id, position, row, phone, status, attempts) VALUES (1, 0, 2, '{ANNA}', 'accepted', 1);
 INSERT INTO recipients (campaign_id, position, row, phone, status) VALUES (1, 1, 3, '{BORIS}', 'pending');
-INSERT INTO messages (raw_phone, country, image, caption, own) VALUES ('', 'TR', 'i', 'c', '[]'), ('', 'TR', 'i', 'c', '[]');
+INSERT INTO recipients (campaign_id, position, row, phone, status, reason) VALUES (1, 2, 4, '{ANNA}', 'skipped', 'duplicate');
+INSERT INTO messages (raw_phone, country, image, caption, own) VALUES ('', 'TR', 'i', 'c', '[]'), ('', 'TR', 'i', 'c', '[]'),
+('', 'TR', '', '', '[]');
 INSERT INTO attempts (recipient_id, number, run_id, sender_id, started_at) VALUES (1, 1, 1, 1, 7);
 INSERT INTO suppressions VALUES ('905320000099', 0, 'by hand', 3);
 """  # noqa: S608 - invented numbers of ours
@@ -136,7 +138,11 @@ def test_a_ledger_of_the_first_version_is_upgraded_with_all_that_is_in_it(
     make_version_1(place)
     ledger = open_ledger(place, create=create)
     try:
-        assert [(row.phone, row.status) for row in ledger.results(1)] == [(ANNA, "accepted"), (BORIS, "pending")]
+        assert [(row.phone, row.status) for row in ledger.results(1)] == [
+            (ANNA, "accepted"),
+            (BORIS, "pending"),
+            (ANNA, "skipped"),
+        ]
         assert [phone for phone, _, _ in ledger.suppressions()] == ["905320000099"]
         assert ledger.recent_starts(1, 0, 10) == [7]
         ledger.recover(1)
@@ -144,7 +150,9 @@ def test_a_ledger_of_the_first_version_is_upgraded_with_all_that_is_in_it(
         (claim,) = run.claim()
         assert run.begin(claim) == {}
         run.finish(claim, ACCEPTED, Status.ACCEPTED)
-        assert ledger.counts(1).by_status == {Status.ACCEPTED: 2}
+        assert ledger.counts(1).by_status == {Status.ACCEPTED: 2, Status.SKIPPED: 1}
+        plan(ledger, audience(ANNA, BORIS, ANNA, CEM))
+        assert ledger.counts(1).by_status == {Status.ACCEPTED: 2, Status.SKIPPED: 1, Status.PENDING: 1}
     finally:
         ledger.close()
     with connected(place) as connection:

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from ledgers import ANNA, BORIS, CEM, DILA, EREN, IMPLEMENTATIONS, Clock, Implementation, Run, plan, row
+from sqlalchemy import text
 
 from runner.ledger.base import Claim
 from runner.model import Outcome, Status, Verdict
@@ -292,6 +293,12 @@ class Machine(RuleBasedStateMachine):
         }
         captions = {row.phone: row.caption for row in self.model.rows if row.status is not Status.SKIPPED}
         assert {row[1]: row[4] for row in found if row[2] != "skipped"} == captions
+
+    @invariant()
+    def every_row_but_a_skipped_one_holds_its_number(self) -> None:
+        with self.ledger.reading() as connection:
+            rows = connection.execute(text("SELECT status, live FROM recipients")).all()
+        assert all(live == (status != "skipped") for status, live in rows)
 
     @invariant()
     def nobody_may_have_been_sent_to_twice(self) -> None:

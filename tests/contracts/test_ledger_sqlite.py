@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 
 from runner.errors import LedgerError, UnknownCampaignError
 from runner.ledger import open_ledger
+from runner.ledger import sqlite as sqlite_ledger
 from runner.ledger.base import Finish, Intent
 from runner.ledger.sqlite import open_sqlite
 from runner.model import Status
@@ -257,3 +258,43 @@ def test_a_batch_has_the_same_number_of_statements_whatever_its_size(path: Path)
     assert counts[0] == counts[1]
     assert counts[0] < 30
     ledger.close()
+
+
+def test_a_message_writes_as_much_whatever_the_order_of_the_numbers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: every change of status rewrote an index over the numbers, on a page of its own when they are in no order."""
+    # A log of all written pages, which the ledger does not have by itself: here it counts them.
+    counting = ("journal_mode = WAL", "wal_autocheckpoint = 0")
+    monkeypatch.setattr(sqlite_ledger, "PRAGMAS", (*sqlite_ledger.PRAGMAS, *counting))
+    written = []
+    for name, step in (("in-order", 1), ("in-no-order", 7_919)):  # a prime: every number once
+        ledger = open_sqlite(path.with_name(f"{name}.sqlite3"), create=True)
+        run = Run(ledger, plan(ledger, audience(*(f"90532{i * step % 20_000:07d}" for i in range(20_000)))), Clock())
+        log = path.with_name(f"{name}.sqlite3-wal")
+        before = log.stat().st_size
+        for _ in range(4):
+            claims = run.claim(50)
+            assert run.begin(*claims) == {}
+            done = [Finish(claim.id, 1, ACCEPTED, Status.ACCEPTED, 1) for claim in claims]
+            ledger.apply(run.hold, done, [])
+        written.append(log.stat().st_size - before)
+        ledger.close()
+    assert written[0] > 0
+    assert written[1] < 1.2 * written[0]
+
+
+def test_only_a_skipped_row_can_let_go_of_its_number(path: Path) -> None:
+    ledger = open_ledger(path, create=True)
+    plan(ledger, audience(ANNA, BORIS, ANNA))
+    ledger.close()
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT status, live FROM recipients").fetchall() == [
+            ("pending", 1),
+            ("pending", 1),
+            ("skipped", 0),
+        ]
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+            database.execute("UPDATE recipients SET live = 0 WHERE id = 1")
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+            database.execute("UPDATE recipients SET status = 'pending' WHERE id = 3")
