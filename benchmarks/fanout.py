@@ -120,6 +120,8 @@ def _compare(
     }
     if in_flight == FLIGHTS[0][2]:
         variants |= {
+            "aiohttp, tuned, and the least durable ledger": peer("durable", sizes.aiohttp),
+            "the same ledger, never synced": peer("unsynced", sizes.aiohttp),
             "requests, a loop": peer("requests", sizes.requests),
             "requests, a thread pool": peer("threads", sizes.threads),
             ceiling_name(): partial(run_ceiling, server, sizes.ceiling, in_flight),

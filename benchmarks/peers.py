@@ -1,7 +1,7 @@
 """What the runner is compared with, each in a process of its own: `python -m benchmarks.peers NAME URL COUNT IN_FLIGHT`.
 
-It starts when a line comes on stdin. None of them reads a spreadsheet, renders, records or paces anything: they post the same
-message again and again, as fast as they can, with IN_FLIGHT requests at once.
+It starts when a line comes on stdin. None of them reads a spreadsheet, renders or paces anything, and but for those with a ledger
+none records anything: they post the same message again and again, as fast as they can, with IN_FLIGHT requests at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import aiohttp
 
 PATH = "/api/v1/whatsapp/message/image"
 MESSAGE = {
@@ -23,21 +26,27 @@ MESSAGE = {
 HEADERS = {"token": "invented-token-1c9d", "Content-Type": "application/json", "Accept": "application/json"}
 
 
-async def _tuned(url: str, count: int, in_flight: int, *, force_close: bool) -> None:
-    """The fastest bare aiohttp loop known here: one body of bytes, no cookies, no decompression, a pool of the right size."""
+def _tuned_session(in_flight: int, *, force_close: bool) -> aiohttp.ClientSession:
+    """No cookies, no decompression, a pool of the right size."""
     import aiohttp
-    import orjson
 
-    body = orjson.dumps(MESSAGE)
-    left = count
-    async with aiohttp.ClientSession(
+    return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=in_flight, force_close=force_close),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept-Encoding"),
         auto_decompress=False,
         headers=HEADERS,
-    ) as session:
+    )
+
+
+async def _tuned(url: str, count: int, in_flight: int, *, force_close: bool) -> None:
+    """The fastest bare aiohttp loop known here: one body of bytes for all."""
+    import orjson
+
+    body = orjson.dumps(MESSAGE)
+    left = count
+    async with _tuned_session(in_flight, force_close=force_close) as session:
 
         async def work() -> None:
             nonlocal left
@@ -47,6 +56,16 @@ async def _tuned(url: str, count: int, in_flight: int, *, force_close: bool) -> 
                     await response.read()
 
         await asyncio.gather(*(work() for _ in range(in_flight)))
+
+
+async def _with_a_ledger(url: str, count: int, in_flight: int, *, durable: bool) -> None:
+    """The same, and the least that a promise needs."""
+    import orjson
+
+    from benchmarks.durableloop import durable_loop
+
+    async with _tuned_session(in_flight, force_close=False) as session:
+        await durable_loop(session, url, orjson.dumps(MESSAGE), count, in_flight, durable=durable)
 
 
 async def _as_most_write_it(url: str, count: int, in_flight: int) -> None:
@@ -134,6 +153,8 @@ Peer = Callable[[str, int, int], None]
 PEERS: dict[str, Peer] = {
     "tuned": lambda url, count, flight: _on_uvloop(_tuned(url, count, flight, force_close=False)),
     "tuned-closing": lambda url, count, flight: _on_uvloop(_tuned(url, count, flight, force_close=True)),
+    "durable": lambda url, count, flight: _on_uvloop(_with_a_ledger(url, count, flight, durable=True)),
+    "unsynced": lambda url, count, flight: _on_uvloop(_with_a_ledger(url, count, flight, durable=False)),
     "plain": lambda url, count, flight: asyncio.run(_as_most_write_it(url, count, flight)),
     "requests": _requests_loop,
     "threads": _requests_pool,
