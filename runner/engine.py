@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from runner.breaker import Breaker
 from runner.errors import CampaignError, LedgerError, StoppedError, TakenOverError
-from runner.ledger.base import HELD_BACK, TAKEN_OVER, Claim, Finish, Intent
+from runner.ledger.base import HELD_BACK, TAKEN_OVER, Claim, Finish, Intent, Wanted
 from runner.model import Lost, Message, Outcome, Reply, Request, Status, Verdict
 from runner.progress import Progress
 from runner.recorder import Recorder
@@ -28,7 +28,7 @@ from runner.transport import LATE, Transport
 from runner.turns import Gate, Turn
 
 CLAIM_AT_MOST = 512  # rows held at once beyond those in flight
-CLAIMED_AHEAD = 4  # claims of so many times the requests in flight: a claim is a commit as well
+CLAIMED_AHEAD = 2  # claims of so many times what is left: each takes four statements, however many it finds
 POLL_SECONDS = 0.5  # how soon a pause, cancel or deadline is noticed while nothing else happens
 LONGEST_RETRY_AFTER = 3600.0  # a provider that asks for more is better continued by a person
 COOL_DOWNS_IN_A_ROW = 12  # about eight minutes of nothing but refusals of the whole sender
@@ -109,7 +109,8 @@ class Engine:
         self._queue: asyncio.Queue[Claim | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._flight = _Flight()
-        self._low = min(CLAIM_AT_MOST // 4, max(orders.concurrency, 4))  # fewer left in the queue: refill
+        # Fewer left in the queue: refill. While a commit with new claims is under way, all workers may take another one.
+        self._low = min(CLAIM_AT_MOST // 2, 2 * max(orders.concurrency, 2))
         self._side_tasks: set[asyncio.Task[None]] = set()
 
     # --- from outside ---------------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ class Engine:
 
     async def _feed(self) -> None:
         """Keep the queue filled until nobody waits any more."""
-        batch = min(CLAIM_AT_MOST, CLAIMED_AHEAD * self._low)
+        batch = min(CLAIM_AT_MOST // 2, CLAIMED_AHEAD * self._low)
         while self._ending is None:
             self._changed.clear()
             if self._queue.qsize() >= self._low:
@@ -167,7 +168,7 @@ class Engine:
                 wanted = min(batch, self._orders.limit - self._flight.begun - len(self._flight.fresh))
                 if wanted <= 0:  # nobody new; those already begun may be tried again
                     wanted, only = AGAIN_AT_MOST, self._again()
-            claims = await self._recorder.claim(wanted, self._clock(), only)
+            claims = await self._recorder.claim(Wanted(wanted, self._clock(), only), hurry=self._queue.empty())
             for claim in claims:
                 self._flight.held.add(claim.id)
                 self._flight.fresh.add(claim.id)

@@ -98,6 +98,11 @@ class LedgerError(CampaignError):
 class TakenOverError(LedgerError):
     """Another run (or another worker, for its part) has taken over. Nothing more is sent by this one."""
 
+    @classmethod
+    def said(cls) -> TakenOverError:
+        """In words for a person."""
+        return cls("another run has taken over this campaign: nothing more was sent by this one")
+
 
 class UnknownCampaignError(CampaignError):
     """The ledger has never heard of this campaign."""

@@ -6,7 +6,8 @@ of the workers wait for a commit while the others' replies come in, and there ar
 the threads (measured: a third more messages a second).
 
 Outcomes go first in their batch, so when an intent is durable the worker's previous outcome is too: never more rows in
-flight in the ledger than requests in flight.
+flight in the ledger than requests in flight. Claims go last, with a batch that there is anyway (measured: a twentieth more
+messages a second than with commits of their own, one for every four batches).
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
-from runner.ledger.base import Applied, Claim, Finish, Hold, Intent
+from runner.errors import TakenOverError
+from runner.ledger.base import Applied, Claim, Finish, Hold, Intent, Wanted
 from runner.ledger.slots import Slots
 from runner.ledger.sql import SqlLedger
 
 T = TypeVar("T")
 
 COMPANY = 0.05  # seconds that an outcome waits for an intent to share its commit, where a commit goes over the network
+CLAIM_COMPANY = 0.2  # seconds that a claim waits for a batch to go with, while there are recipients left to begin
 BLOCK_SECONDS = 0.003  # in which those who were given slots, or got their replies, together ask for their commit
 DENSE = 2  # intents in a batch; after more than these the next batch is waited for
 
@@ -39,7 +43,9 @@ class Recorder:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._finishes: list[Finish] = []
         self._intents: list[Intent] = []
-        self._waiting: list[asyncio.Future[Applied]] = []  # one for each intent
+        self._waiting: list[asyncio.Future[Applied]] = []  # one for each intent, and one for who wants claims
+        self._wanted: Wanted | None = None
+        self._alone = False  # these claims wait no longer for a batch to go with
         self._dense = False
         self._flying = (
             0  # durable intents without an outcome (or of a worker that was stopped: the others then wait in vain)
@@ -62,13 +68,43 @@ class Recorder:
         """Returns when the intent is durable (None), or the word for why a last gate refused it. Raises LedgerError."""
         if self.failed is not None:
             raise self.failed
-        durable: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
         self._intents.append(intent)
-        self._waiting.append(durable)
+        said = self._ask()
         self._asked.set()
         self._wake()
-        applied = await durable
+        applied = await said
         return applied.refused.get(intent.claim.id)
+
+    async def claim(self, wanted: Wanted, *, hurry: bool) -> Sequence[Claim]:
+        """Claim recipients; one caller at a time. Raises TakenOverError, LedgerError.
+
+        Without `hurry` with the next batch, if one comes soon: in a commit of their own they would part those whose replies
+        come together, and each of the two groups would need its own commits from then on.
+        """
+        if self.failed is not None:
+            raise self.failed
+        self._wanted = wanted
+        said = self._ask()
+        patience = asyncio.get_running_loop().call_later(0.0 if hurry else CLAIM_COMPANY, self._claim_alone)
+        try:
+            applied = await said
+        finally:
+            patience.cancel()
+        if not applied.ours:
+            raise TakenOverError.said()
+        return applied.claims
+
+    def _claim_alone(self) -> None:
+        if self._wanted is not None:  # else they are with a batch just now
+            self._alone = True
+            self._asked.set()
+            self._wake()
+
+    def _ask(self) -> asyncio.Future[Applied]:
+        """What the ledger says to the next batch."""
+        said: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        self._waiting.append(said)
+        return said
 
     def finish(self, finish: Finish) -> None:
         """Record what became of an attempt, with the next batch."""
@@ -82,10 +118,6 @@ class Recorder:
         if self.failed is None:  # after a failure nobody would ever say 'idle' again
             self._idle.clear()
             self._work.set()
-
-    async def claim(self, n: int, now: int, only: Sequence[str] | None) -> list[Claim]:
-        """Claim up to `n` recipients."""
-        return await self.call(lambda: self._ledger.claim(self._hold, n, now, only))
 
     async def next_due(self, only: Sequence[str] | None) -> int | None:
         """When the next waiting recipient may be tried; None when nobody waits."""
@@ -133,24 +165,25 @@ class Recorder:
         while True:
             await self._work.wait()
             self._work.clear()
-            while self._finishes or self._intents:
+            while self._finishes or self._intents or self._alone:
                 await self._gather()
                 self._asked.clear()
                 finishes, self._finishes = self._finishes, []
                 intents, self._intents = self._intents, []
                 waiting, self._waiting = self._waiting, []
+                wanted, self._wanted, self._alone = self._wanted, None, False
                 self._dense = len(intents) > DENSE
                 try:
-                    applied = await self.call(lambda f=finishes, i=intents: self._ledger.apply(self._hold, f, i))  # type: ignore[misc]  # defaults bind the loop's values
+                    applied = await self.call(partial(self._ledger.apply, self._hold, finishes, intents, wanted))
                 except BaseException as error:
                     self._fail(error, finishes, waiting)
                     return
                 self.state = applied.state
                 self._flying += len(intents) - len(applied.refused)
                 self._landed.clear()
-                for durable in waiting:
-                    if not durable.done():
-                        durable.set_result(applied)
+                for each in waiting:
+                    if not each.done():
+                        each.set_result(applied)
             self._idle.set()
 
     async def _gather(self) -> None:
@@ -170,9 +203,9 @@ class Recorder:
         """Nothing more is begun; outcomes are kept for a last try at the end."""
         self.failed = error
         self._finishes = finishes + self._finishes
-        for durable in (*waiting, *self._waiting):
-            if not durable.done():
-                durable.set_exception(error)
-                durable.exception()  # somebody may have stopped waiting; that is no news then
+        for each in (*waiting, *self._waiting):
+            if not each.done():
+                each.set_exception(error)
+                each.exception()  # somebody may have stopped waiting; that is no news then
         self._idle.set()
         self._on_failure(error)

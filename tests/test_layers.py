@@ -107,12 +107,12 @@ TABLE = {
     "ledger.migrations.versions.v0003_live_rows": "",
     "ledger.upgrading": "errors ledger.base ledger.migrations ledger.schema",
     "ledger.reading": "errors ledger.base ledger.bulk ledger.overview",
-    "ledger.claims": "errors ledger.base ledger.batches ledger.bulk ledger.reading model",
+    "ledger.claims": "ledger.base ledger.bulk ledger.reading model",
     "ledger.stagetables": "",
     "ledger.staging": "ledger.base ledger.bulk ledger.stagetables model",
     "ledger.sql": (
-        "ledger.adoption ledger.base ledger.batches ledger.bulk ledger.claims ledger.reading ledger.staging ledger.upgrading model "
-        "steadyclock"
+        "errors ledger.adoption ledger.base ledger.batches ledger.bulk ledger.claims ledger.reading ledger.staging "
+        "ledger.upgrading model steadyclock"
     ),
     "ledger.slots": "ledger.sql",
     "ledger.partitions": "ledger.base ledger.batches ledger.overview ledger.sql",
@@ -133,7 +133,7 @@ TABLE = {
     # the heart
     "lock": "errors files steadyclock",
     "progress": "model pace units",
-    "recorder": "ledger.base ledger.slots ledger.sql",
+    "recorder": "errors ledger.base ledger.slots ledger.sql",
     "signals": "",
     "exchange": "model",
     "transport": "exchange model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -135,11 +135,22 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Recipients to claim: up to `n` who are due at `now`, in input order; of `only` these numbers."""
+
+    n: int
+    now: int
+    only: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
-    """What the ledger said to a batch: intents that a last gate refused, and the campaign's state just then."""
+    """What the ledger said to a batch: intents that a last gate refused, the campaign's state just then, and who was claimed."""
 
     refused: Mapping[int, str]  # recipient id -> 'suppressed' | 'paused' | 'cancelled' | 'taken_over'
     state: str
+    claims: Sequence[Claim] = ()
+    ours: bool = True  # whether this run may still send; another may have taken over
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def apply(
         _finish(connection, finishes)
     state, ours = gate(connection, hold)
     if not ours:  # whoever took over has settled our claims as well; by now the same rows may be theirs
-        return Applied({intent.claim.id: TAKEN_OVER for intent in intents}, state)
+        return Applied({intent.claim.id: TAKEN_OVER for intent in intents}, state, ours=False)
     if again and intents:
         _take_back(connection, hold, intents)
     refused = _refusals(connection, hold, state, intents) if intents else {}

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sqlalchemy import Connection, bindparam, text
 
-from runner.errors import TakenOverError
-from runner.ledger.base import UNCOUNTED, Claim, Hold
-from runner.ledger.batches import gate
+from runner.ledger.base import UNCOUNTED, Claim, Hold, Wanted
 from runner.ledger.bulk import ONE_OF, fetch, several
 from runner.ledger.reading import whose
 from runner.model import Message
-
-TAKEN_OVER_TEXT = "another run has taken over this campaign: nothing more was sent by this one"
 
 _DUE = "FROM {they} AND not_before <= :now ORDER BY position LIMIT :n"
 _HELD = "UPDATE recipients SET status = 'claimed', run_id = :run WHERE id {these}"
@@ -33,12 +27,9 @@ _UNCOUNTED = {
 }
 
 
-def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[str] | None) -> list[Claim]:
-    """Up to `n` recipients who are due at `now`, in input order. Raises TakenOverError."""
-    _, ours = gate(connection, hold)
-    if not ours:
-        raise TakenOverError(TAKEN_OVER_TEXT)
-    ids = _hold(connection, hold, n, now, only)
+def claim(connection: Connection, hold: Hold, wanted: Wanted) -> list[Claim]:
+    """Those wanted and found. The caller has made sure, in the same transaction, that this run may still send."""
+    ids = _hold(connection, hold, wanted)
     if not ids:
         return []
     dialect = connection.dialect.name
@@ -65,10 +56,10 @@ def claim(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[s
     ]
 
 
-def _hold(connection: Connection, hold: Hold, n: int, now: int, only: Sequence[str] | None) -> list[int]:
+def _hold(connection: Connection, hold: Hold, wanted: Wanted) -> list[int]:
     """Ids of those who are claimed now."""
-    they, parameters = whose(connection, hold, only)
-    parameters |= {"now": now, "n": n}
+    they, parameters = whose(connection, hold, wanted.only)
+    parameters |= {"now": wanted.now, "n": wanted.n}
     if connection.dialect.name == "postgresql":
         claiming = text(_CLAIM.format(they=they, these="IN (SELECT id FROM due)"))
         return list(connection.execute(claiming, parameters | {"run": hold.run_id}).scalars())

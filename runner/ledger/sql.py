@@ -9,13 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
+from runner.errors import TakenOverError
 from runner.ledger.adoption import adopt
-from runner.ledger.base import Applied, CampaignDraft, Claim, Finish, Hold, Intent, Recovered, now_us
+from runner.ledger.base import Applied, CampaignDraft, Claim, Finish, Hold, Intent, Recovered, Wanted, now_us
 from runner.ledger.batches import GIVEN_UP, RELEASED, apply, gate, release
 from runner.ledger.bulk import run_many
 from runner.ledger.claims import claim
@@ -180,29 +182,32 @@ class SqlLedger(LedgerReader):
                 {"id": run_id},
             )
 
-    def claim(self, hold: Hold, n: int, now: int, only: Sequence[str] | None = None) -> list[Claim]:
+    def claim(self, hold: Hold, n: int, now: int, only: Sequence[str] | None = None) -> Sequence[Claim]:
         """Up to `n` recipients whose time has come, in input order, now held by this run. Raises TakenOverError."""
-        maybe: list[int] = []  # claimed by a try whose commit may have happened unheard: given back first
+        applied = self.apply(hold, (), (), Wanted(n, now, only))
+        if not applied.ours:
+            raise TakenOverError.said()
+        return applied.claims
 
-        def attempt(_: bool) -> list[Claim]:
-            with self._guarded(self._write) as connection:
-                release(connection, hold, maybe)
-                claims = claim(connection, hold, n, now, only)
-                maybe[:] = [each.id for each in claims]
-            return claims
-
-        return self._lasting(attempt)
-
-    def apply(self, hold: Hold, finishes: Sequence[Finish], intents: Sequence[Intent]) -> Applied:
-        """One group commit: outcomes first, then intents past the last gates. Durable when it returns.
+    def apply(
+        self, hold: Hold, finishes: Sequence[Finish], intents: Sequence[Intent], wanted: Wanted | None = None
+    ) -> Applied:
+        """One group commit: outcomes first, then intents past the last gates, then claims. Durable when it returns.
 
         An intent of a recipient who has been suppressed since, or of a campaign that has been paused, cancelled or taken
         over by another run, is refused in the same transaction that would have recorded it, so no opt-out slips in between.
+        Claims go with the rest, for a commit of their own costs as much as that of fifty messages.
         """
+        maybe: list[int] = []  # claimed by a try whose commit may have happened unheard: given back first
 
         def attempt(again: bool) -> Applied:
             with self._guarded(self._write) as connection:
-                return apply(connection, hold, finishes, intents, again=again)
+                release(connection, hold, maybe)
+                applied = apply(connection, hold, finishes, intents, again=again)
+                if wanted is not None and applied.ours:
+                    applied = replace(applied, claims=claim(connection, hold, wanted))
+                    maybe[:] = [each.id for each in applied.claims]
+            return applied
 
         return self._lasting(attempt)
 

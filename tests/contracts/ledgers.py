@@ -144,7 +144,7 @@ class Run:
         self.hold = Hold(self.campaign, self.id, self.sender)
 
     def claim(self, n: int = 100, only: Sequence[str] | None = None) -> list[Claim]:
-        return self.ledger.claim(self.hold, n, self.clock(), only)
+        return list(self.ledger.claim(self.hold, n, self.clock(), only))
 
     def begin(self, *claims: Claim) -> dict[int, str]:
         intents = [Intent(claim, self.clock()) for claim in claims]

@@ -32,7 +32,7 @@ from ledgers import (
 )
 
 from runner.errors import LedgerError, TakenOverError, UnknownCampaignError
-from runner.ledger.base import Claim, Counts, Finish, Intent, LedgerRow, PartitionHold
+from runner.ledger.base import Claim, Counts, Finish, Intent, LedgerRow, PartitionHold, Wanted
 from runner.ledger.schema import partitions
 from runner.ledger.slots import Slots
 from runner.ledger.sql import SqlLedger
@@ -553,6 +553,26 @@ def test_outcomes_and_intents_share_one_commit_outcomes_first(ledger: SqlLedger,
     assert seen(ledger) == {ANNA: "accepted", BORIS: "in_flight"}
 
 
+def test_claims_share_the_commit_of_outcomes_and_intents_and_come_last(ledger: SqlLedger, clock: Clock) -> None:
+    run = Run(ledger, plan(ledger, audience(ANNA, BORIS, CEM, DILA)), clock)
+    anna, boris = run.claim(2)
+    run.begin(anna)
+    done = Finish(anna.id, 1, REFUSED, Status.RETRY_WAIT, clock(), clock())
+    applied = ledger.apply(run.hold, [done], [Intent(boris, clock())], Wanted(2, clock()))
+    assert applied.refused == {}
+    assert [(claim.message.phone, claim.attempts) for claim in applied.claims] == [(ANNA, 1), (CEM, 0)]
+    assert seen(ledger) == {ANNA: "claimed", BORIS: "in_flight", CEM: "claimed", DILA: "pending"}
+
+
+def test_nobody_is_claimed_with_a_batch_that_cannot_be_written(ledger: SqlLedger, clock: Clock) -> None:
+    run = Run(ledger, plan(ledger, audience(ANNA, BORIS)), clock)
+    (anna,) = run.claim(1)
+    run.begin(anna)
+    with pytest.raises(LedgerError, match="no longer held"):
+        ledger.apply(run.hold, (), [Intent(anna, clock())], Wanted(1, clock()))
+    assert seen(ledger) == {ANNA: "in_flight", BORIS: "pending"}
+
+
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [
@@ -691,6 +711,8 @@ def test_a_run_that_was_taken_over_sends_nothing_more_and_its_outcomes_still_cou
     assert applied.refused == {waiting.id: "taken_over"}
     with pytest.raises(TakenOverError, match="another run has taken over"):
         old.claim()
+    empty = old.ledger.apply(old.hold, [done], (), Wanted(9, clock()))
+    assert (empty.ours, empty.claims) == (False, ())
     old.ledger.release(old.hold, [waiting.id])
     assert seen(ledger) == {ANNA: "accepted", BORIS: "claimed", CEM: "claimed"}
     assert new.begin(mine) == {}
@@ -771,6 +793,20 @@ def test_a_batch_that_was_committed_unheard_can_be_applied_again(
     for claim in claims:
         run.finish(claim, ACCEPTED, Status.ACCEPTED)
     assert seen(ledger) == {ANNA: "accepted", BORIS: "accepted"}
+
+
+def test_claims_of_a_batch_that_was_committed_unheard_are_those_of_its_second_try(
+    ledger: SqlLedger, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(ledger, plan(ledger, audience(ANNA, BORIS, CEM, DILA)), clock)
+    anna, boris = run.claim(2)
+    run.begin(anna)
+    lost_answer(ledger, monkeypatch, lambda: None)
+    done = Finish(anna.id, 1, ACCEPTED, Status.ACCEPTED, clock(), 0)
+    applied = ledger.apply(run.hold, [done], [Intent(boris, clock())], Wanted(1, clock()))
+    assert [claim.message.phone for claim in applied.claims] == [CEM]
+    assert seen(ledger) == {ANNA: "accepted", BORIS: "in_flight", CEM: "claimed", DILA: "pending"}
+    assert [each.attempts for each in rows_of(ledger)] == [1, 1, 0, 0]
 
 
 def test_what_stops_a_message_between_two_tries_of_a_batch_still_stops_it(

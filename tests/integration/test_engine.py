@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from runner import engine as engine_module
 from runner.engine import Ending, Engine, Orders
 from runner.errors import LedgerError, StoppedError
-from runner.ledger.base import Applied, CampaignDraft, Finish, Hold, Intent, LedgerRow, PlannedRow, now_us
+from runner.ledger.base import Applied, CampaignDraft, Finish, Hold, Intent, LedgerRow, PlannedRow, Wanted, now_us
 from runner.ledger.sql import SqlLedger
 from runner.ledger.sqlite import open_sqlite
 from runner.model import Lost, Message, Outcome, Reply, Request, Status
@@ -531,12 +531,44 @@ class FailingLedger:
     def __getattr__(self, name: str) -> object:
         return getattr(self._ledger, name)
 
-    def apply(self, hold: Hold, done: Sequence[Finish], begun: Sequence[Intent]) -> Applied:
+    def apply(
+        self, hold: Hold, done: Sequence[Finish], begun: Sequence[Intent], wanted: Wanted | None = None
+    ) -> Applied:
         if begun:
             self._left -= 1
         if self._left < 0 and (begun or self._for_good):
             raise LedgerError("database or disk is full")
-        return self._ledger.apply(hold, done, begun)
+        return self._ledger.apply(hold, done, begun, wanted)
+
+
+class WatchedLedger:
+    """A ledger that keeps what each batch was: outcomes, intents, and whether somebody was to be claimed."""
+
+    def __init__(self, ledger: SqlLedger) -> None:
+        self._ledger = ledger
+        self.batches: list[tuple[int, int, bool]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._ledger, name)
+
+    def apply(
+        self, hold: Hold, done: Sequence[Finish], begun: Sequence[Intent], wanted: Wanted | None = None
+    ) -> Applied:
+        self.batches.append((len(done), len(begun), wanted is not None))
+        return self._ledger.apply(hold, done, begun, wanted)
+
+
+async def test_claims_go_with_the_messages_and_need_no_commits_of_their_own(bench: Bench) -> None:
+    async with provider(bench, latency=0.01, magic=False) as sandbox:
+        bench.plan(phones(600))
+        watched = WatchedLedger(bench.ledger)
+        bench.ledger = watched  # type: ignore[assignment]  # stands in for it
+        assert (await bench.run(concurrency=20)).word == "finished"
+        assert sandbox.stats().sends == 600
+    last = max(i for i, (_, begun, _) in enumerate(watched.batches) if begun)
+    claiming = [batch for batch in watched.batches[:last] if batch[2]]
+    assert len(claiming) >= 600 / 80  # four times what is in flight at most
+    assert len([batch for batch in claiming if batch[:2] == (0, 0)]) <= 2, watched.batches  # the first one is alone
 
 
 @pytest.mark.parametrize("for_good", [False, True], ids=["the last outcomes can be written", "nothing can be written"])
