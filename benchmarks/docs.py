@@ -64,7 +64,7 @@ In an exact sliding window lateness is never made up for: a request that leaves 
 later waiting for as long, for ever after. So a slot is handed out as much earlier as its commit usually takes at most (mean and
 twice the mean deviation), the ledger's thread must not wait for the event loop row by row, and a reply's moment is when its
 first bytes came, not when somebody read it; and no commit is written for claims alone. (Together with a cheaper exchange that
-brought 1,000/s from 0.993 to 0.997, 3,000/s from 0.676 to 0.979; 0.984 to 0.992 in a quiet quarter of an hour.) What is left is
+brought 1,000/s from 0.993 to 0.997, 3,000/s from 0.676 to 0.979; 0.984 to 0.992 in quiet minutes.) What is left is
 1 ms by which each window is longer than the limit's; the replies that take longer than the fastest one so far, for their
 requests may have arrived late, so the next ones in their places wait as much longer (without that correction 27 windows held up
 to 1,015 of 1,000); and what holds the machine up. At 3,000/s one process is at work for most of the time, and a disk that takes
