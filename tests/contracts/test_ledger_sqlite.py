@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from runner.errors import LedgerError, UnknownCampaignError
 from runner.ledger import open_ledger
 from runner.ledger import sqlite as sqlite_ledger
 from runner.ledger.base import Finish, Intent
+from runner.ledger.bulk import AT_ONCE
 from runner.ledger.sqlite import open_sqlite
 from runner.model import Status
 
@@ -258,6 +260,24 @@ def test_a_batch_has_the_same_number_of_statements_whatever_its_size(path: Path)
     assert counts[0] == counts[1]
     assert counts[0] < 30
     ledger.close()
+
+
+@pytest.mark.parametrize("n", [1, 3, 64, 65, AT_ONCE + 1])
+def test_a_batch_is_recorded_whole_and_nothing_else_is(path: Path, n: int) -> None:
+    """Rows go to the database in statements of a power of two: what fills one up must do nothing."""
+    ledger = open_sqlite(path, create=True)
+    run = Run(ledger, plan(ledger, audience(*(f"90532{i:07d}" for i in range(n + 2)))), Clock())
+    claims = run.claim(n)
+    assert run.begin(*claims) == {}
+    done = [Finish(claim.id, 1, replace(ACCEPTED, queue_id=f"q{claim.id}"), Status.ACCEPTED, 1) for claim in claims]
+    ledger.apply(run.hold, done, [])
+    ledger.close()
+    with sqlite3.connect(path) as database:
+        rows = database.execute("SELECT id, status, queue_id FROM recipients ORDER BY id").fetchall()
+        tries = database.execute("SELECT recipient_id, number, verdict FROM attempts ORDER BY recipient_id").fetchall()
+    assert rows[:n] == [(claim.id, "accepted", f"q{claim.id}") for claim in claims]
+    assert [row[1:] for row in rows[n:]] == [("pending", "")] * 2
+    assert tries == [(claim.id, 1, "accepted") for claim in claims]
 
 
 def test_a_message_writes_as_much_whatever_the_order_of_the_numbers(
