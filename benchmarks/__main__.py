@@ -20,8 +20,8 @@ PARTS = {  # name -> module, rounds, rounds of a quick run
     "planning": ("planning", 3, 1),
     "results": ("resultfiles", 3, 1),
     "everyday": ("everyday", 7, 2),
-    "growth": ("growth", 3, 1),
-    "postgres": ("postgres", 3, 1),
+    "growth": ("growth", 2, 1),
+    "postgres": ("postgres", 2, 1),
 }
 
 

@@ -18,8 +18,14 @@ from pathlib import Path
 import aiohttp
 import orjson
 
-JOURNAL = ("journal_mode = DELETE", "synchronous = EXTRA")  # as runner/ledger/sqlite.py
-UNSAFE = ("journal_mode = MEMORY", "synchronous = OFF")  # survives nothing: what the syncs cost
+JOURNALS = {
+    "rollback": ("journal_mode = DELETE", "synchronous = EXTRA"),  # as runner/ledger/sqlite.py
+    "wal": (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+    ),  # safe with one connection, as here, whatever the library's version
+    "none": ("journal_mode = MEMORY", "synchronous = OFF"),  # survives nothing: what the syncs cost
+}
 COMPANY = 0.003  # seconds in which those whose replies come together ask for one commit; less was no faster (measured)
 _SENT = "UPDATE recipients SET status = 'in_flight' WHERE id IN (SELECT value FROM json_each(?))"
 _ACCEPTED = (
@@ -32,9 +38,9 @@ _ACCEPTED = (
 class _Ledger:
     """The table, and who waits for a commit."""
 
-    def __init__(self, path: Path, count: int, *, durable: bool) -> None:
+    def __init__(self, path: Path, count: int, journal: str) -> None:
         self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        for pragma in JOURNAL if durable else UNSAFE:
+        for pragma in JOURNALS[journal]:
             self._file.execute(f"PRAGMA {pragma}")
         self._file.executescript(
             "CREATE TABLE recipients (id INTEGER PRIMARY KEY, status TEXT NOT NULL, queue_id TEXT NOT NULL DEFAULT '')"
@@ -107,12 +113,12 @@ class _Ledger:
 
 
 async def durable_loop(
-    session: aiohttp.ClientSession, url: str, body: bytes, count: int, in_flight: int, *, durable: bool
+    session: aiohttp.ClientSession, url: str, body: bytes, count: int, in_flight: int, journal: str
 ) -> None:
-    """Post `body` so many times. Without `durable` the ledger's file is written, but never synced."""
+    """Post `body` so many times, with one of JOURNALS."""
     sys.setswitchinterval(0.0005)  # as the runner: the loop must not wait 5 ms for the thread to let go
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ledger = _Ledger(Path(folder) / "ledger.sqlite3", count, durable=durable)
+        ledger = _Ledger(Path(folder) / "ledger.sqlite3", count, journal)
         keys = iter(range(count))
 
         async def work() -> None:

@@ -121,6 +121,7 @@ def _compare(
     if in_flight == FLIGHTS[0][2]:
         variants |= {
             "aiohttp, tuned, and the least durable ledger": peer("durable", sizes.aiohttp),
+            "the same ledger, with WAL": peer("durable-wal", sizes.aiohttp),
             "the same ledger, never synced": peer("unsynced", sizes.aiohttp),
             "requests, a loop": peer("requests", sizes.requests),
             "requests, a thread pool": peer("threads", sizes.threads),

@@ -58,14 +58,14 @@ async def _tuned(url: str, count: int, in_flight: int, *, force_close: bool) -> 
         await asyncio.gather(*(work() for _ in range(in_flight)))
 
 
-async def _with_a_ledger(url: str, count: int, in_flight: int, *, durable: bool) -> None:
+async def _with_a_ledger(url: str, count: int, in_flight: int, journal: str) -> None:
     """The same, and the least that a promise needs."""
     import orjson
 
     from benchmarks.durableloop import durable_loop
 
     async with _tuned_session(in_flight, force_close=False) as session:
-        await durable_loop(session, url, orjson.dumps(MESSAGE), count, in_flight, durable=durable)
+        await durable_loop(session, url, orjson.dumps(MESSAGE), count, in_flight, journal)
 
 
 async def _as_most_write_it(url: str, count: int, in_flight: int) -> None:
@@ -153,8 +153,9 @@ Peer = Callable[[str, int, int], None]
 PEERS: dict[str, Peer] = {
     "tuned": lambda url, count, flight: _on_uvloop(_tuned(url, count, flight, force_close=False)),
     "tuned-closing": lambda url, count, flight: _on_uvloop(_tuned(url, count, flight, force_close=True)),
-    "durable": lambda url, count, flight: _on_uvloop(_with_a_ledger(url, count, flight, durable=True)),
-    "unsynced": lambda url, count, flight: _on_uvloop(_with_a_ledger(url, count, flight, durable=False)),
+    "durable": lambda url, count, flight: _on_uvloop(_with_a_ledger(url, count, flight, "rollback")),
+    "durable-wal": lambda url, count, flight: _on_uvloop(_with_a_ledger(url, count, flight, "wal")),
+    "unsynced": lambda url, count, flight: _on_uvloop(_with_a_ledger(url, count, flight, "none")),
     "plain": lambda url, count, flight: asyncio.run(_as_most_write_it(url, count, flight)),
     "requests": _requests_loop,
     "threads": _requests_pool,

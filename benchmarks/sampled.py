@@ -26,13 +26,12 @@ Places = tuple[tuple[str, str], ...]  # the first pattern that fits a frame's fi
 
 SENDING: Places = (
     (r"/aiohttp/|/yarl/|/multidict/|/runner/(transport|exchange)\.py", "HTTP exchange"),
-    (r"/runner/ledger/|/sqlalchemy/|/sqlite3/|/psycopg", "ledger statements"),
     (r"/runner/recorder\.py|/concurrent/futures/|/threading\.py|/queue\.py", "group commit, between the threads"),
     (r"/runner/\w*pace\.py|/runner/turns\.py|/runner/cooldown\.py", "pace gate"),
     (r"/runner/progress\.py|/tqdm/", "progress"),
     (r"/runner/providers/|/runner/retry\.py|/runner/breaker\.py", "build the request, read the reply, decide"),
     (r"/runner/optoutwatch\.py", "watching the opt-out files"),
-    (r"/runner/engine\.py|/runner/sending\.py", "engine: queue and workers"),
+    (r"/runner/engine\.py", "engine: queue and workers"),
 )
 PLANNING: Places = (
     (r"/sqlalchemy/|/sqlite3/|/runner/ledger/", "ledger: stage, compare, freeze"),
@@ -51,12 +50,15 @@ PREPARING: Places = (
     (r"/runner/pipeline\.py", "rows: hash of the body, own values as JSON"),
     (r"importlib|<frozen", IMPORTS),
 )  # fmt: skip
+# All that this thread does. A look comes when the main thread runs Python again, often after the commit is over, and would find
+# the thread waiting for the next one.
+WHOLE_THREADS = {"ledger": "ledger: statements and commits"}
 ELSEWHERE = {
     "sending": "event loop and the kernel's part of the sockets",
     "planning": "elsewhere",
     "preparing": "elsewhere",
 }
-_WRAPPERS = {"run", "_drive", "look"}  # they are on every stack and do nothing themselves
+_WRAPPERS = {"run", "look"}  # they are on every stack and do nothing themselves
 
 
 class Sampler:
@@ -83,8 +85,8 @@ class Sampler:
             spent, self._seen[thread] = used - self._seen.get(thread, used), used
             if not counts or spent <= 0:
                 continue
-            stage = self._stage(frame if thread == main else top)
             name = "main" if thread == main else re.sub(r"[_-]?\d+$", "", names.get(thread, "?"))
+            stage = WHOLE_THREADS.get(name) or self._stage(frame if thread == main else top)
             self.seconds[name, stage] = self.seconds.get((name, stage), 0.0) + spent / 1e9
 
     def _stage(self, frame: FrameType | None) -> str:
