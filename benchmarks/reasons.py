@@ -62,9 +62,11 @@ before, 3 now).
 
 Tried without a gain: a journal that is kept or cut to nothing instead of deleted; larger pages in the ledger's file; a protocol
 of our own on aiohttp's parser (3 microseconds); batches of 17 or 25 that are sent while the others are committed, on one core
-and on two (a commit of 25 takes nearly as long as one of 50, and longer beside a loop at work: 0.84 of the rate, 0.65 to 1.09 in
-twelve runs); threads that change places after 0.1 or 0.02 ms; the ledger in a process of its own on the second core (built as a
-trial, with batches of 17, 25 and 50: 0.85 of the rate, 0.5 to 1.3 in fifteen runs).
+and on two (a commit of 25 takes nearly as long as one of 50, and longer beside a loop at work: 0.84 of the rate, 0.65 to 1.09
+in twelve runs); threads that change places after 0.1 or 0.02 ms. And the ledger in a process of its own on the second core: the
+floor in that shape came to 0.66 of the tuned loop (0.50 to 0.89 in nine runs with batches of 17, 25 and 50), a trial with the
+runner itself, its rows pickled, to 0.78 of the rate that it has now (0.46 to 1.30 in thirty runs). Not taken further: the mark
+would still be missed, and between an intent and its request there would be one more process that can die, hang or be frozen.
 
 Refused: WAL (a corruption race in the SQLite libraries that come with Python, and a ledger of more than one file, whose copy
 without its log has forgotten whom it sent to); fewer syncs; intents further ahead than the requests in flight, even with notes
