@@ -20,10 +20,7 @@ import orjson
 
 JOURNALS = {
     "rollback": ("journal_mode = DELETE", "synchronous = EXTRA"),  # as runner/ledger/sqlite.py
-    "wal": (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-    ),  # safe with one connection, as here, whatever the library's version
+    "wal": ("journal_mode = WAL", "synchronous = FULL"),  # its corruption race takes two connections; here is one
     "none": ("journal_mode = MEMORY", "synchronous = OFF"),  # survives nothing: what the syncs cost
 }
 COMPANY = 0.003  # seconds in which those whose replies come together ask for one commit; less was no faster (measured)

@@ -38,11 +38,11 @@ statement. No plan, gate, pace, hash, list of attempts, time limit, retry or pro
 | the floor, to the requests loop | {to(FLOOR, LOOP)} |
 | the tuned loop, to the requests loop | {to(TUNED, LOOP)} |
 
-So 0.80 of the tuned loop is beyond what two such notes a message leave on this machine, and with it 8 times the requests loop.
-The row "never synced" is what the notes cost without any promise, the one with WAL what a cheaper journal would bring. The
-quicker the processor is at the moment the further away the mark, for the disk's part of a commit takes as long as it does.
-With all that the floor leaves out the runner is about as fast as it: its exchange costs less than half of that of aiohttp's
-session.
+So 0.80 of the tuned loop is beyond what two such notes a message leave within one process on this machine, and with it 8 times
+the requests loop. The row "never synced" is what the notes cost without any promise, the one with WAL what a cheaper journal
+would bring. In an hour in which the bare loop made half as many messages the floor was at 0.75 of it: most likely a quicker
+processor helps the bare loop more, for the disk's part of a commit stays as long as it is. With all that the floor leaves out
+the runner is about as fast as it: its exchange costs less than half of that of aiohttp's session.
 
 Where the time goes, by the table of stages: the largest part into the ledger's thread (seven statements, and a commit of five
 syncs and 60 small writes, shared by 50 messages at most, for no more may be in doubt after a power cut), then into the event
@@ -65,8 +65,9 @@ of our own on aiohttp's parser (3 microseconds); batches of 17 or 25 that are se
 and on two (a commit of 25 takes nearly as long as one of 50, and longer beside a loop at work: 0.84 of the rate, 0.65 to 1.09
 in twelve runs); threads that change places after 0.1 or 0.02 ms. And the ledger in a process of its own on the second core: the
 floor in that shape came to 0.66 of the tuned loop (0.50 to 0.89 in nine runs with batches of 17, 25 and 50), a trial with the
-runner itself, its rows pickled, to 0.78 of the rate that it has now (0.46 to 1.30 in thirty runs). Not taken further: the mark
-would still be missed, and between an intent and its request there would be one more process that can die, hang or be frozen.
+runner itself, its rows pickled, to 0.78 of the rate that it has now (0.46 to 1.30 in thirty runs). A better built one may bring
+more than there is now, and most likely misses the mark all the same. Not taken further, for between an intent and its request
+there would be one more process that can die, hang or be frozen.
 
 Refused: WAL (a corruption race in the SQLite libraries that come with Python, and a ledger of more than one file, whose copy
 without its log has forgotten whom it sent to); fewer syncs; intents further ahead than the requests in flight, even with notes
