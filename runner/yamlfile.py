@@ -96,9 +96,22 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+class _OneLine(yaml.SafeDumper):
+    """Writes a text with a line break between double quotes, where it has an escape. PyYAML itself breaks the line, and a NEL
+    (U+0085) written so reads back as a blank."""
+
+    def _text(self, value: str) -> yaml.ScalarNode:
+        broken = not _BREAKS.isdisjoint(value)
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if broken else None)
+
+
+_OneLine.add_representer(str, _OneLine._text)
+_BREAKS = frozenset("\n\r\x85\u2028\u2029")  # YAML 1.1, section 5.4
+
+
 def yaml_text(value: object) -> str:
     """A value as it is written in a campaign file, on one line: `true`, `[TR, DE]`, `'{{ Photo }}'`."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1_000_000)
+    text = yaml.dump(value, Dumper=_OneLine, default_flow_style=True, allow_unicode=True, width=1_000_000)
     return text.removesuffix("...\n").strip("\n")
 
 
